@@ -1,0 +1,1 @@
+"""The contract with users: pydantic models of spec and status, and the generator of ``crds/``."""

@@ -1,0 +1,1 @@
+"""The commands ``longtail`` and ``kubectl longtail``: thin."""

@@ -1,0 +1,1 @@
+"""The running operator: loop, kopf handlers, composition root, settings, health, own metrics."""

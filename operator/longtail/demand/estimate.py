@@ -1,0 +1,65 @@
+"""What the demand model says about one service at one tick: plain numbers for the policy and the status."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What one replica can hold, and which bound is the narrowest."""
+
+    slots_per_replica: float
+    """Concurrent requests at the target time per output token. > 0."""
+    kv_tokens_per_replica: float | None
+    """KV cache of one replica in tokens; None where unknown."""
+    bound_by: str
+    """One of: TimePerOutputToken, KVCache, MaxConcurrentRequests, Spec, Prior."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Output lengths in tokens, from the estimated distribution."""
+
+    mean_tokens: float
+    p50_tokens: float
+    p99_tokens: float
+    tail_share: float
+    """Share of requests beyond the last finite histogram bucket, 0..1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Startup:
+    """Cold start in seconds, prior included."""
+
+    p50_seconds: float
+    p90_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Demand of one service. A field is None exactly when it cannot be known from what was seen.
+
+    ``slots_*`` count concurrent requests normalised to the target speed; ``kv_*`` count tokens.
+    ``upper`` is the calibrated quantile; ``peak`` is its maximum over now..horizon, which alone may lower a pool.
+    """
+
+    capacity: Capacity
+    lengths: Lengths
+    startup: Startup
+    slots_now: float | None
+    kv_now_tokens: float | None
+    owed_tokens: float | None
+    queued_reasoning_tokens: float | None
+    slots_forecast: float | None = None
+    slots_upper: float | None = None
+    slots_peak: float | None = None
+    kv_upper_tokens: float | None = None
+    kv_peak_tokens: float | None = None
+    quantile: float | None = None
+    """Level of the upper value in force, 0..1."""
+    coverage: float | None = None
+    """Share of past upper values that held, 0..1, over the calibration window."""
+    known_fraction: float | None = None
+    """Share of the demand one cold start ahead that is in flight already, 0..1."""
+    attainment: float | None = None
+    """Share of requests that waited at most the objective, as the engines report it, 0..1."""
+    arrivals_per_second: float | None = None

@@ -1,0 +1,135 @@
+"""The world as a tick sees it: services with their limits, their targets and their pods. Values only.
+
+Control builds a ``Fleet`` from the watched objects; workbench builds one from a simulation. ``step`` cannot
+tell the difference.
+"""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from longtail.demand.parameters import ServiceParameters
+
+
+class ServiceKey(NamedTuple):
+    """Identity of a ReasoningServing in the cluster."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Mode(enum.StrEnum):
+    """How far longtail goes with a decision."""
+
+    OFF = "Off"
+    ADVISE = "Advise"
+    ACTIVE = "Active"
+
+
+class SelectPolicy(enum.StrEnum):
+    """Which of several scaling policies wins, as in HPA v2."""
+
+    MAX = "Max"
+    MIN = "Min"
+    DISABLED = "Disabled"
+
+
+class PolicyType(enum.StrEnum):
+    """Unit of a scaling policy's value, as in HPA v2."""
+
+    PODS = "Pods"
+    PERCENT = "Percent"
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingPolicy:
+    """At most ``value`` pods (or percent) within ``period_seconds``."""
+
+    type: PolicyType
+    value: int
+    period_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingRules:
+    """One direction of HPA v2's ``behavior``."""
+
+    stabilization_window_seconds: int
+    policies: Sequence[ScalingPolicy]
+    select_policy: SelectPolicy = SelectPolicy.MAX
+    tolerance: float = 0.0
+    """Relative change of the proposal against current that is not worth a move."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behavior:
+    """HPA v2's ``behavior``, with HPA's own defaults."""
+
+    scale_up: ScalingRules = ScalingRules(
+        stabilization_window_seconds=0,
+        policies=(
+            ScalingPolicy(type=PolicyType.PERCENT, value=100, period_seconds=15),
+            ScalingPolicy(type=PolicyType.PODS, value=4, period_seconds=15),
+        ),
+    )
+    scale_down: ScalingRules = ScalingRules(
+        stabilization_window_seconds=300,
+        policies=(ScalingPolicy(type=PolicyType.PERCENT, value=100, period_seconds=15),),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the user allows."""
+
+    min_replicas: int = 1
+    max_replicas: int = 10
+    behavior: Behavior = field(default_factory=Behavior)
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One pod of a target. Times are Unix seconds; None means not yet."""
+
+    name: str
+    created_at: float
+    scheduled_at: float | None = None
+    ready_at: float | None = None
+    """First time the pod became ready, as far as it can be known."""
+    ready: bool = False
+    deleting: bool = False
+    restarted: bool = False
+    """A container restarted, so ``ready_at`` may not be the first time: nothing is learned from it."""
+    unschedulable_message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The scaled object as last seen."""
+
+    replicas: int
+    """spec.replicas through /scale."""
+    ready_replicas: int
+    pods: Sequence[Pod] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One ReasoningServing with its target. ``target`` is None when it cannot be scaled now."""
+
+    key: ServiceKey
+    mode: Mode
+    parameters: ServiceParameters
+    limits: Limits
+    target: Target | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """All services of a tick, in any order: the order has no influence on any decision."""
+
+    services: Sequence[Service]

@@ -1,0 +1,1 @@
+"""The other uses of demand and policy: engine simulator, traces, evaluation."""
