@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import random
@@ -82,8 +81,6 @@ class PortReservation:
 
     def release(self) -> None:
         """Give all ports back."""
+        # The lock files stay: unlinking one that another process has just opened would let two hold "the" lock.
         while self._locks:
-            port, lock = self._locks.popitem()
-            with contextlib.suppress(OSError):
-                (self._directory / str(port)).unlink()
-            lock.close()
+            self._locks.popitem()[1].close()

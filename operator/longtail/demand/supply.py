@@ -11,8 +11,8 @@ class Supply:
     ready_replicas: int
     """Replicas that take new requests."""
     pending_ages_seconds: Sequence[float] = ()
-    """Age of each replica asked for and not yet ready: the model expects it after the rest of a cold start."""
+    """Age of each replica asked for and not yet ready: expected after the rest of a cold start."""
     draining_replicas: int = 0
     """Replicas that only finish what they have."""
     cold_starts_seconds: Sequence[float] = ()
-    """Creation to first ready of replicas that became ready since the last tick: each is learned from once."""
+    """Creation to first ready of replicas that became ready since the last tick: each is learned once."""

@@ -1,0 +1,58 @@
+# Two commands matter to a newcomer: `make demo` and `make test`. Both set up all they need by themselves,
+# in .venv, .uv and ${LONGTAIL_CACHE:-~/.cache/longtail}, and stop everything they start.
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+UV := .uv/bin/uv
+RUN := .venv/bin
+# An existing cluster for the demo: make demo CONTEXT=kind-kind
+CONTEXT ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint unit e2e crds bench verify-engine clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+setup: .venv/.synced ## Create the virtual environment from uv.lock
+
+# uv has its own environment: `uv sync` removes from .venv whatever the lock does not name, itself included.
+$(UV):
+	@echo "setup: installing uv $(UV_VERSION)"
+	@$(PYTHON) -m venv .uv
+	@.uv/bin/pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+
+.venv/.synced: $(UV) pyproject.toml uv.lock
+	@echo "setup: creating .venv from uv.lock"
+	@UV_PYTHON=$$($(PYTHON) -c 'import sys; print(sys.executable)') $(UV) sync --frozen --quiet
+	@touch $@
+
+demo: setup ## Run the operator on a real control plane under a rising and falling load (CONTEXT=name: your cluster)
+	@PYTHONPATH=e2e $(RUN)/python -m longtail_demo $(if $(CONTEXT),--context $(CONTEXT))
+
+test: lint unit e2e ## Everything: lint, types, import contracts, unit, property, component, e2e
+
+lint: setup ## Lint, formatting, types, import contracts
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy operator/longtail e2e
+	$(RUN)/lint-imports
+
+unit: setup ## Unit, property and component tests with branch coverage of demand and policy
+	$(RUN)/pytest operator tests --cov --cov-report=
+	$(RUN)/coverage report --include='operator/longtail/demand/*,operator/longtail/policy/*' --fail-under=95
+
+e2e: setup ## Tests against a real API server and a real Prometheus on loopback
+	$(RUN)/pytest e2e/tests
+
+crds: setup ## Generate crds/ from the models
+	$(RUN)/longtail crds --out crds
+
+bench: setup ## Benchmarks of the demand model (figures in docs/benchmarks)
+	$(RUN)/longtail bench demand --json
+
+verify-engine: setup ## Check our signals against a real vLLM on the CPU (about 6 GB in the cache, 10 min)
+	@PYTHONPATH=e2e $(RUN)/python -m verify_engine
+
+clean: ## Remove what was created inside the checkout
+	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage demo-out bench-out dist

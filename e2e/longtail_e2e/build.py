@@ -1,0 +1,165 @@
+"""Builds the cluster's components from their Go modules, once, into a cache outside the checkout."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from longtail_e2e.errors import BuildError
+from longtail_e2e.progress import Progress, silent
+
+MODULE: Final = Path(__file__).resolve().parents[1] / "components"
+_KWOK: Final = "sigs.k8s.io/kwok"
+_PROMETHEUS: Final = "github.com/prometheus/prometheus"
+_PACKAGES: Final = (".", f"{_PROMETHEUS}/cmd/prometheus", f"{_KWOK}/cmd/kwok")
+# Leaves the file and http service discoveries in Prometheus and drops the SDKs of some twenty clouds.
+_TAGS: Final = "remove_all_sd"
+# What of KWOK's stages this cluster plays: a pod's life with settable delays, nodes that become and stay ready.
+_STAGES: Final = (
+    "kustomize/stage/node/fast/node-initialize.yaml",
+    "kustomize/stage/node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
+    *(
+        f"kustomize/stage/pod/general/pod-{name}.yaml"
+        for name in (
+            "create",
+            "init-container-running",
+            "init-container-completed",
+            "ready",
+            "complete",
+            "delete",
+        )
+    ),
+)
+_BUILDS_KEPT: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Components:
+    """Where the built components are."""
+
+    directory: Path
+
+    def command(self, component: str) -> list[str]:
+        """Return the start of a command line for etcd, kube-*, kubectl, kwok or prometheus."""
+        if component in {"kwok", "prometheus"}:
+            return [str(self.directory / component)]
+        return [str(self.directory / "components"), component]
+
+    @property
+    def kwok_stages(self) -> Path:
+        """KWOK's own stages, one YAML file of several documents."""
+        return self.directory / "kwok-stages.yaml"
+
+    @property
+    def etcd_data_template(self) -> Path:  # pragma: no cover - replaced below when unused
+        """Unused."""
+        return self.directory
+
+
+def unavailable() -> str | None:
+    """Say why components cannot be built or run on this machine; None when they can."""
+    if sys.platform != "linux":
+        return f"the components of the cluster are built and tried on Linux only, this is {sys.platform}"
+    if shutil.which("go") is None:
+        return "the components of the cluster are built with Go, and there is no `go` command on the PATH"
+    return None
+
+
+def ensure_components(*, progress: Progress = silent) -> Components:
+    """Return the components, building them first when the cache does not hold this very version of them.
+
+    The cache is $LONGTAIL_CACHE, by default ${XDG_CACHE_HOME:-~/.cache}/longtail. A build is keyed by the content of
+    the Go module and the Go version; two processes that need the same one build it once.
+
+    Raises:
+        BuildError: Go is missing, or a download or the compilation failed.
+    """
+    reason = unavailable()
+    if reason is not None:
+        raise BuildError(reason)
+    cache = cache_directory() / "components"
+    cache.mkdir(parents=True, exist_ok=True)
+    built = cache / _key()
+    with _locked(cache / "lock", progress=progress):
+        if not built.is_dir():
+            _build(built, progress=progress)
+            _prune(cache, keep=built)
+        os.utime(built)
+    return Components(directory=built)
+
+
+def cache_directory() -> Path:
+    """Return the folder that outlives a checkout."""
+    chosen = os.environ.get("LONGTAIL_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longtail"
+
+
+def _key() -> str:
+    digest = hashlib.sha256(_go("env", "GOVERSION", "GOOS", "GOARCH").encode())
+    digest.update(repr((_PACKAGES, _STAGES, _compile_flags())).encode())
+    for path in sorted((*MODULE.glob("*.go"), MODULE / "go.mod", MODULE / "go.sum")):
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def _compile_flags() -> list[str]:
+    kubernetes = _required_version("k8s.io/kubernetes")
+    major, minor, _ = kubernetes.removeprefix("v").split(".", 2)
+    # Prometheus 3.16.0 is v0.316.0 of its Go module.
+    _, prometheus, patch = _required_version(_PROMETHEUS).split(".", 2)
+    settings = {
+        # Without these the API server calls itself v0.0.0, and clients complain.
+        "k8s.io/component-base/version.gitVersion": kubernetes,
+        "k8s.io/component-base/version.gitMajor": major,
+        "k8s.io/component-base/version.gitMinor": minor,
+        "github.com/prometheus/common/version.Version": f"{prometheus[0]}.{int(prometheus[1:])}.{patch}",
+    }
+    linker = " ".join(["-s", "-w", *(f"-X {name}={value}" for name, value in settings.items())])
+    return ["-tags", _TAGS, "-trimpath", "-ldflags", linker]
+
+
+def _required_version(module: str) -> str:
+    found = re.search(rf"^\s*{re.escape(module)} (v\S+)", (MODULE / "go.mod").read_text(), re.MULTILINE)
+    if found is None:
+        raise BuildError(f"{MODULE / 'go.mod'} does not require {module}")
+    return found.group(1)
+
+
+def _build(target: Path, *, progress: Progress) -> None:
+    step = "Building etcd, Kubernetes, KWOK and Prometheus"
+    progress(step, "downloading Go modules")
+    packages = _download(progress=progress, step=step)
+    partial = Path(tempfile.mkdtemp(prefix="partial-", dir=target.parent))
+    try:
+        compiled = 0
+        arguments = ["build", "-v", *_compile_flags(), "-o", f"{partial}/", *_PACKAGES]
+        for _ in _go_lines(arguments, progress=lambda: progress(step, _share(compiled, packages))):
+            compiled += 1
+        _write_stages(partial / "kwok-stages.yaml")
+        partial.rename(target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    progress(step, f"{packages} packages", done=True)
+
+
+def _share(compiled: int, packages: int) -> str:
+    # `go build -v` names a package when its compilation starts, and none that its cache holds.
+    return f"package {compiled} of at most {packages}" if compiled < packages else "linking"
