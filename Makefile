@@ -12,7 +12,7 @@ CONTEXT ?=
 .PHONY: help setup demo test lint unit e2e crds bench verify-engine clean
 
 help: ## Show this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 setup: .venv/.synced ## Create the virtual environment from uv.lock
 
@@ -24,7 +24,7 @@ $(UV):
 
 .venv/.synced: $(UV) pyproject.toml uv.lock
 	@echo "setup: creating .venv from uv.lock"
-	@UV_PYTHON=$$($(PYTHON) -c 'import sys; print(sys.executable)') $(UV) sync --frozen --quiet
+	@UV_PYTHON_DOWNLOADS=never UV_PYTHON=$$($(PYTHON) -c 'import sys; print(sys.executable)') $(UV) sync --frozen --quiet
 	@touch $@
 
 demo: setup ## Run the operator on a real control plane under a rising and falling load (CONTEXT=name: your cluster)
