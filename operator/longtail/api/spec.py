@@ -1,0 +1,180 @@
+"""`spec` of a ReasoningServing: what a user may say. `kubectl explain` shows the docstrings below."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from longtail.api.scaling import ScalingBehavior
+from longtail.api.schema import Model, Name, Rule
+from longtail.policy.fleet import Mode
+
+MetricName = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")]
+"""Name of a Prometheus series. The pattern keeps PromQL out of it."""
+
+LabelName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
+"""Name of a Prometheus label."""
+
+Replicas = Annotated[int, Field(ge=1, le=10_000)]
+Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class EngineType(StrEnum):
+    """Which vocabulary of series a pool speaks."""
+
+    AUTO = "Auto"
+    VLLM = "VLLM"
+    SGLANG = "SGLang"
+    CUSTOM = "Custom"
+
+
+class ScaleTargetRef(Model):
+    """The object that is scaled, in the namespace of this resource."""
+
+    api_version: Annotated[
+        str,
+        Field(max_length=253, pattern=r"^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?v[0-9]+((alpha|beta)[0-9]+)?$"),
+    ] = "apps/v1"
+    """API group and version of the target, for example apps/v1 or leaderworkerset.x-k8s.io/v1."""
+    kind: Annotated[str, Field(max_length=63, pattern=r"^[A-Z][A-Za-z0-9]*$")] = "Deployment"
+    """Kind of the target: anything with a scale subresource."""
+    name: Name
+    """Name of the target."""
+
+
+class CustomMetrics(Model):
+    """Names of the series of an engine that longtail does not know. Each needs a label for the pod."""
+
+    running_requests: MetricName
+    """Gauge: requests that hold a slot."""
+    waiting_requests: MetricName
+    """Gauge: requests that wait for a slot in the engine."""
+    kv_cache_usage_ratio: MetricName | None = None
+    """Gauge: share of the KV cache in use, 0 to 1."""
+    kv_cache_used_tokens: MetricName | None = None
+    """Gauge: tokens in the KV cache."""
+    kv_cache_capacity_tokens: MetricName | None = None
+    """Gauge: tokens that the KV cache can hold."""
+    generated_tokens: MetricName | None = None
+    """Counter: output tokens, counted while they are written."""
+    preemptions: MetricName | None = None
+    """Counter: running requests that were sent back to wait."""
+    output_tokens: MetricName | None = None
+    """Histogram, without its _bucket suffix: output tokens of finished requests."""
+    queue_wait_seconds: MetricName | None = None
+    """Histogram, without its _bucket suffix: time from arrival to a slot."""
+    first_token_seconds: MetricName | None = None
+    """Histogram, without its _bucket suffix: time from arrival to the first token."""
+    namespace_label: LabelName | None = None
+    """Label that holds the namespace of the pod. Default: as configured for the metrics source."""
+    pod_label: LabelName | None = None
+    """Label that holds the name of the pod. Default: as configured for the metrics source."""
+
+
+class Engine(Model):
+    """The inference server in the pods."""
+
+    type: EngineType = EngineType.AUTO
+    """Auto recognises vLLM and SGLang by the series they write; Custom takes the names from custom."""
+    custom: CustomMetrics | None = None
+    """Names of the series of an engine of type Custom."""
+
+    rules = (
+        Rule(
+            cel="(self.type == 'Custom') == has(self.custom)",
+            message="engine.custom names the series of an engine of type Custom: set both or neither",
+            holds=lambda engine: (engine.type is EngineType.CUSTOM) == (engine.custom is not None),
+        ),
+    )
+
+
+class Gateway(Model):
+    """The gateway in front of the pool, where requests may wait before they reach an engine."""
+
+    inference_pool: Name
+    """Name of the InferencePool whose flow-control queue (llm_d_epp_flow_control_*) holds our requests."""
+
+
+class Objective(Model):
+    """What the users of the model are promised."""
+
+    queue_wait_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
+    """A request should wait at most this long for a slot, 1 to 3600 seconds."""
+    attainment_percent: Annotated[int, Field(ge=50, le=99)] = 99
+    """Share of requests for which queueWaitSeconds should hold, 50 to 99 percent."""
+    time_per_output_token_milliseconds: Annotated[int, Field(ge=1, le=10_000)] = 50
+    """Pace that a running request is promised: a replica is full when one more request would break it."""
+
+
+class CapacityOverride(Model):
+    """What one replica can hold, where that is known. Absent fields are learned."""
+
+    max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Requests that one replica may serve at a time, such as vLLM's --max-num-seqs."""
+    kv_cache_tokens: Annotated[int, Field(ge=1, le=10_000_000_000)] | None = None
+    """Tokens that the KV cache of one replica can hold."""
+
+
+class LengthPriors(Model):
+    """Length of an answer, reasoning included, until enough answers have been seen."""
+
+    mean_output_tokens: Tokens = 2000
+    """Mean output tokens of a request."""
+    max_output_tokens: Tokens = 32768
+    """Most output tokens of a request: its limit, or the context length of the model."""
+
+    rules = (
+        Rule(
+            cel="self.meanOutputTokens <= self.maxOutputTokens",
+            message="lengths.meanOutputTokens must not exceed lengths.maxOutputTokens",
+            holds=lambda lengths: lengths.mean_output_tokens <= lengths.max_output_tokens,
+            path=".meanOutputTokens",
+        ),
+    )
+
+
+class StartupPrior(Model):
+    """Cold start of a replica, until some have been seen."""
+
+    seconds: Annotated[int, Field(ge=1, le=86_400)] = 180
+    """From asking for a replica until it serves: node, image, weights, warm-up."""
+
+
+class ReasoningServingSpec(Model):
+    """What the pool should be."""
+
+    mode: Mode = Mode.ADVISE
+    """Off does nothing. Advise publishes the number and never writes it. Active scales the target."""
+    scale_target_ref: ScaleTargetRef
+    """The object that is scaled."""
+    min_replicas: Replicas = 1
+    """Never fewer replicas than this."""
+    max_replicas: Replicas
+    """Never more replicas than this."""
+    engine: Engine = Engine()
+    """The inference server in the pods."""
+    gateway: Gateway | None = None
+    """The gateway in front of the pool, if requests wait in it."""
+    metrics_source: Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] = (
+        "default"
+    )
+    """Where the series are: a name that the administrator configured in the operator."""
+    objective: Objective = Objective()
+    """What the users of the model are promised."""
+    capacity: CapacityOverride = CapacityOverride()
+    """What one replica can hold, where it should not be learned."""
+    lengths: LengthPriors = LengthPriors()
+    """First guess of the length of an answer. Learned afterwards."""
+    startup: StartupPrior = StartupPrior()
+    """First guess of the cold start of a replica. Learned afterwards."""
+    behavior: ScalingBehavior = ScalingBehavior()
+    """Limits on the speed of change, as in HorizontalPodAutoscaler autoscaling/v2."""
+
+    rules = (
+        Rule(
+            cel="self.minReplicas <= self.maxReplicas",
+            message="minReplicas must not exceed maxReplicas",
+            holds=lambda spec: spec.min_replicas <= spec.max_replicas,
+            path=".minReplicas",
+        ),
+    )

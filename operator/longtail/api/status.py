@@ -1,0 +1,166 @@
+"""`status` of a ReasoningServing: what was seen, and the number with its reasons. None is "not known", not 0.
+
+Numbers are rounded so that noise does not rewrite the object: whoever fills these models rounds, the models
+only refuse what the API cannot hold.
+"""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from longtail.api.schema import Count, Model, Percent, Text, Time
+from longtail.policy.decision import Rung
+
+ReasonWord = Annotated[
+    str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
+]
+"""One CamelCase word that a machine may compare, as in metav1.Condition."""
+
+
+class ConditionStatus(StrEnum):
+    """Truth of a condition."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Condition(Model):
+    """One aspect of the state of the resource, shaped as metav1.Condition."""
+
+    type: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Z][A-Za-z0-9]*$")]
+    """Which aspect, such as Ready, AbleToScale, ScalingActive, ScalingLimited or MetricsAvailable."""
+    status: ConditionStatus
+    """True, False or Unknown."""
+    observed_generation: Count | None = None
+    """Generation of the spec that this condition was computed from."""
+    last_transition_time: Time
+    """When status last changed."""
+    reason: ReasonWord
+    """Stable word for the cause."""
+    message: Text = ""
+    """The cause in a sentence."""
+
+
+class ReplicasStatus(Model):
+    """Replicas of the target."""
+
+    current: Count
+    """Replicas that the target asks for now."""
+    ready: Count
+    """Pods that take requests."""
+    pending: Count
+    """Pods on their way: asked for and not ready yet."""
+    desired: Count
+    """Replicas that the target should ask for."""
+
+
+class DemandStatus(Model):
+    """The work at hand. A field is absent when it is not known, which is not zero."""
+
+    running_requests: Count | None = None
+    """Requests that hold a slot."""
+    waiting_requests: Count | None = None
+    """Requests that wait for a slot, in the engines and in the gateway."""
+    queued_reasoning_tokens: Count | None = None
+    """Output tokens that the waiting requests are expected to need."""
+    owed_tokens: Count | None = None
+    """Output tokens still to be written for all requests, running and waiting."""
+    slots_now: Count | None = None
+    """Slots that the requests at hand need to be served at the promised pace."""
+    kv_now_tokens: Count | None = None
+    """Tokens in the KV caches."""
+    attainment_percent: Percent | None = None
+    """Share of requests that waited at most objective.queueWaitSeconds, as the engines report it."""
+
+
+class LengthsStatus(Model):
+    """Estimated length of an answer in output tokens, reasoning included."""
+
+    mean_tokens: Count
+    """Mean."""
+    p50_tokens: Count
+    """Half of the answers are shorter."""
+    p99_tokens: Count
+    """99 of 100 answers are shorter."""
+    tail_percent: Percent
+    """Share of answers beyond the last bucket of the engine's histogram: the part that is only guessed."""
+
+
+class StartupStatus(Model):
+    """Measured cold start of a replica."""
+
+    p50_seconds: Count
+    """Half of the replicas were faster."""
+    p90_seconds: Count
+    """9 of 10 replicas were faster: how far ahead the pool must look."""
+
+
+class CapacityStatus(Model):
+    """What one replica can hold."""
+
+    slots_per_replica: Count
+    """Requests at a time at the promised pace."""
+    kv_tokens_per_replica: Count | None = None
+    """Tokens in its KV cache."""
+    bound_by: ReasonWord
+    """The narrowest bound: TimePerOutputToken, KVCache, MaxConcurrentRequests, Spec or Prior."""
+
+
+class LadderStepStatus(Model):
+    """The number after one step, and why."""
+
+    rung: Rung
+    """Which step."""
+    replicas: Count
+    """The number after it."""
+    because: Text
+    """Why, with its figures."""
+
+
+class DecisionStatus(Model):
+    """The last decision, and how its number came about."""
+
+    reason: ReasonWord
+    """Stable word for the outcome."""
+    message: Text
+    """The outcome in a sentence."""
+    ladder: Annotated[
+        tuple[LadderStepStatus, ...],
+        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ] = ()
+    """The steps, in order."""
+    time: Time
+    """When it was made."""
+
+
+class ReasoningServingStatus(Model):
+    """What was last seen and decided."""
+
+    observed_generation: Count | None = None
+    """Generation of the spec that this status was computed from."""
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = ()
+    """The state of the resource, aspect by aspect."""
+    summary: Annotated[str, Field(max_length=128)] | None = None
+    """The load in a few words, for people."""
+    replicas: ReplicasStatus | None = None
+    """Replicas of the target."""
+    demand: DemandStatus | None = None
+    """The work at hand."""
+    lengths: LengthsStatus | None = None
+    """Estimated length of an answer."""
+    startup: StartupStatus | None = None
+    """Measured cold start of a replica."""
+    capacity: CapacityStatus | None = None
+    """What one replica can hold."""
+    decision: DecisionStatus | None = None
+    """The last decision, and how its number came about."""
+    last_scale_time: Time | None = None
+    """When the target was last scaled from here."""

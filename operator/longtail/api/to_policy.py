@@ -1,0 +1,67 @@
+"""From what a user wrote to the values that demand and policy compute with: units change only here."""
+
+from decimal import Decimal
+from typing import Final
+
+from longtail.api.scaling import ScaleDownRules, ScaleUpRules, ScalingBehavior
+from longtail.api.spec import ReasoningServingSpec
+from longtail.demand.parameters import CapacityOverride, Objective, ServiceParameters
+from longtail.policy.fleet import Behavior, Limits, ScalingPolicy, ScalingRules
+
+_MILLI: Final = Decimal("0.001")
+
+
+def limits(spec: ReasoningServingSpec) -> Limits:
+    """What the user allows."""
+    return Limits(
+        min_replicas=spec.min_replicas,
+        max_replicas=spec.max_replicas,
+        behavior=behavior(spec.behavior),
+    )
+
+
+def behavior(block: ScalingBehavior) -> Behavior:
+    """HPA v2's block as the policy reads it."""
+    return Behavior(scale_up=_rules(block.scale_up), scale_down=_rules(block.scale_down))
+
+
+def parameters(spec: ReasoningServingSpec) -> ServiceParameters:
+    """What the user says about demand: a promise, some priors, some overrides."""
+    return ServiceParameters(
+        objective=Objective(
+            queue_wait_seconds=float(spec.objective.queue_wait_seconds),
+            attainment=spec.objective.attainment_percent / 100,
+            time_per_output_token_seconds=spec.objective.time_per_output_token_milliseconds / 1000,
+        ),
+        capacity=CapacityOverride(
+            max_concurrent_requests=spec.capacity.max_concurrent_requests,
+            kv_cache_tokens=spec.capacity.kv_cache_tokens,
+        ),
+        mean_output_tokens=float(spec.lengths.mean_output_tokens),
+        max_output_tokens=float(spec.lengths.max_output_tokens),
+        startup_seconds=float(spec.startup.seconds),
+    )
+
+
+def _rules(rules: ScaleUpRules | ScaleDownRules) -> ScalingRules:
+    return ScalingRules(
+        stabilization_window_seconds=rules.stabilization_window_seconds,
+        policies=tuple(
+            ScalingPolicy(type=policy.type, value=policy.value, period_seconds=policy.period_seconds)
+            for policy in rules.policies
+        ),
+        select_policy=rules.select_policy,
+        tolerance=_fraction(rules.tolerance),
+    )
+
+
+def _fraction(quantity: int | str | None) -> float:
+    """A Kubernetes quantity as a number.
+
+    >>> _fraction("50m"), _fraction("0.05"), _fraction(0), _fraction(None)
+    (0.05, 0.05, 0.0, 0.0)
+    """
+    if quantity is None:
+        return 0.0
+    text = str(quantity)
+    return float(Decimal(text[:-1]) * _MILLI if text.endswith("m") else Decimal(text))
