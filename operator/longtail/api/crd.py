@@ -174,8 +174,22 @@ def _int_or_string(alternatives: list[dict[str, Any]], *, path: str) -> dict[str
 
 def _object_default(schema: Mapping[str, Any], *, path: str) -> dict[str, Any]:
     """An object that defaults to its own defaults is written ``{}``: the API server fills in the rest."""
-    inner = {name: each["default"] for name, each in schema["properties"].items() if "default" in each}
-    given = {name: value for name, value in schema["default"].items() if value is not None}
-    if given.keys() - inner.keys():
-        raise ValueError(f"{path}: the default {given} differs from the defaults of its fields")
+    if _present(schema["default"]) != _filled_in(schema):
+        raise ValueError(f"{path}: the default {schema['default']} differs from the defaults of its fields")
     return {}
+
+
+def _present(value: Any) -> Any:
+    """A default as pydantic wrote it, without what the API would not write."""
+    if not isinstance(value, dict):
+        return value
+    return {name: _present(each) for name, each in value.items() if each is not None}
+
+
+def _filled_in(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What the API server makes of ``{}``."""
+    return {
+        name: _filled_in(each) if each.get("type") == "object" else each["default"]
+        for name, each in schema["properties"].items()
+        if "default" in each
+    }

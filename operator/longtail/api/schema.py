@@ -34,10 +34,10 @@ MAX_TEXT_LENGTH: Final = 1024
 
 
 class Model(BaseModel):
-    """Base of all models: camelCase outside, frozen, strict, and blind to fields that a newer version may have.
+    """Base of all models: camelCase outside, frozen, strict, blind to fields that it does not know.
 
-    Strict, because the API server is: "5" is not 5. Unknown fields are ignored, because an older operator must
-    be able to read what a newer definition let in.
+    Strict, because the API server is: "5" is not 5. Blind, because an older operator must be able to read
+    what a newer definition let in.
     """
 
     model_config = ConfigDict(

@@ -144,7 +144,7 @@ class ReasoningServingSpec(Model):
     """What the pool should be."""
 
     mode: Mode = Mode.ADVISE
-    """Off does nothing. Advise publishes the number and never writes it. Active scales the target."""
+    """Advise publishes the number and writes nothing, Active scales the target, "Off" (quoted) rests."""
     scale_target_ref: ScaleTargetRef
     """The object that is scaled."""
     min_replicas: Replicas = 1
