@@ -126,7 +126,7 @@ class Leaf(Model):
 
 
 def rewritten(**fields: Any) -> Node:
-    model = type("Tree", (Model,), {"__annotations__": fields, "__module__": __name__})
+    model: type[Model] = type("Tree", (Model,), {"__annotations__": fields, "__module__": __name__})
     return crd.structural(model.model_json_schema())
 
 

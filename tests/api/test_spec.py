@@ -81,7 +81,7 @@ def test_the_smallest_spec_only_advises() -> None:
 
 def test_a_spec_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        spec().max_replicas = 3  # type: ignore[misc]  # that it cannot is the point
+        spec().max_replicas = 3
 
 
 def test_default_parameters_are_those_of_the_demand_model() -> None:
