@@ -1,0 +1,1 @@
+"""In-process servers and manifests for component tests: real sockets, no cluster."""
