@@ -1,0 +1,56 @@
+"""Writing PromQL: names are checked and values escaped, because some of them come from users."""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from longtail.errors import SpecError
+
+PART_LABEL: Final = "longtail_part"
+"""Label that tells, in the answer to a union, which part of the union a sample belongs to."""
+
+_METRIC_NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+
+
+def metric_name(value: str, *, field: str) -> str:
+    """The name, if it is one.
+
+    Raises:
+        SpecError: it is not a Prometheus metric name; the message names the field.
+
+    >>> metric_name("vllm:num_requests_running", field="engine.metrics.running")
+    'vllm:num_requests_running'
+    """
+    if not _METRIC_NAME.fullmatch(value):
+        raise SpecError(f"{field}: {value!r} is not a Prometheus metric name")
+    return value
+
+
+def quoted(value: str) -> str:
+    r"""A PromQL string with this value.
+
+    >>> print(quoted('a"b\\c'))
+    "a\"b\\c"
+    """
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def aggregated(operator: str, expression: str, by: Iterable[str]) -> str:
+    """An aggregation.
+
+    >>> aggregated("sum", "up", ["namespace", "", "pod"])
+    'sum by (namespace, pod) (up)'
+    """
+    return f"{operator} by ({', '.join(label for label in by if label)}) ({expression})"
+
+
+def union(parts: Iterable[tuple[str, str]]) -> str:
+    """One expression out of (tag, expression) pairs: each sample carries its tag in ``PART_LABEL``.
+
+    ``or`` drops a sample of the right side only if the left has one with the same labels; the tags differ, so
+    every sample survives.
+    """
+    return " or ".join(
+        f'label_replace({expression}, "{PART_LABEL}", {quoted(tag)}, "", "")' for tag, expression in parts
+    )

@@ -1,0 +1,184 @@
+"""Reading the fleet's signals: a tick's queries, all at the same time, joined with the caller's pods.
+
+    reader = SignalReader([source, ...])
+    reading = await reader.read(services, at_seconds=now)
+    reading.observations[key]
+
+The reader keeps the last raw counters of each source, and nothing else. ``assemble`` is the part without
+I/O: it takes points of one time, whether they come from an instant query or from a step of a range.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from longtail.demand.observation import Observation
+from longtail.errors import LongtailError, MetricsError, SettingsError, SpecError
+from longtail.policy.fleet import ServiceKey
+from longtail.signals import custom, gateway, gpu, sglang, vllm
+from longtail.signals.client import PrometheusClient
+from longtail.signals.counters import Baseline, advance
+from longtail.signals.exchange import Answer
+from longtail.signals.observe import ServiceSignals, began_at, blind, observe
+from longtail.signals.samples import ObjectKey, Point, SeriesKey, Snapshot, instant_points
+from longtail.signals.sources import LabelNames, MetricsSource
+from longtail.signals.vocabulary import Part, Query, fleet_queries
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One query without a usable answer, or a source that nobody configured."""
+
+    source: str
+    query: str
+    """Name of the query; empty when the whole source is meant."""
+    services: Sequence[ServiceKey]
+    """Those that miss something by it."""
+    error: LongtailError
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a tick saw: an observation for every service that was asked for, and why something is missing."""
+
+    observations: Mapping[ServiceKey, Observation]
+    failures: Sequence[Failure] = ()
+    warnings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By source: what it said about parts of the data that may be missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer to one query at one time."""
+
+    query: Query
+    points: Sequence[Point]
+    whole: bool = True
+    """False when the source warned that a part may be missing."""
+
+
+class SignalReader:
+    """Reads all services of the fleet from their sources."""
+
+    def __init__(self, sources: Iterable[MetricsSource]) -> None:
+        self._sources: dict[str, MetricsSource] = {}
+        for source in sources:
+            if source.name in self._sources:
+                raise SettingsError(f"metrics source {source.name!r} is configured twice")
+            self._sources[source.name] = source
+        self._clients = {name: PrometheusClient(source) for name, source in self._sources.items()}
+        self._baselines: dict[str, Baseline | None] = {}
+
+    async def read(self, services: Sequence[ServiceSignals], at_seconds: float) -> Reading:
+        """Observe every service at one time. Never raises for a source: what it costs is in ``failures``.
+
+        Takes at most the slowest source's timeout.
+        """
+        by_source: dict[str, list[ServiceSignals]] = {}
+        for service in services:
+            by_source.setdefault(service.source, []).append(service)
+        parts = await asyncio.gather(*(self._read_source(*item, at_seconds) for item in by_source.items()))
+        return Reading(
+            observations={key: value for part in parts for key, value in part.observations.items()},
+            failures=[failure for part in parts for failure in part.failures],
+            warnings={name: said for part in parts for name, said in part.warnings.items()},
+        )
+
+    def assemble(
+        self, source: str, services: Sequence[ServiceSignals], answers: Iterable[Answered], at_seconds: float
+    ) -> dict[ServiceKey, Observation]:
+        """Observations from answers that are here already. Successive calls must be in order of time."""
+        where = self._sources[source]
+        snapshot = Snapshot(at_seconds)
+        wanted = _places(services)
+        lazy = set()
+        for answer in answers:
+            snapshot.add(
+                answer.query,
+                answer.points,
+                namespace_label=where.labels.namespace,
+                wanted=wanted,
+                whole=answer.whole,
+            )
+            lazy |= {SeriesKey(part.engine, part.series) for part in answer.query.parts if part.lazy}
+        began = {
+            ObjectKey(service.key.namespace, pod.name): began_at(pod)
+            for service in services
+            for pod in service.pods
+        }
+        limit = where.freshness_limit_seconds
+        increases, self._baselines[source] = advance(
+            self._baselines.get(source), snapshot, began_at=began, lazy=lazy, unseen_seconds=limit
+        )
+        return {s.key: observe(s, snapshot, increases, freshness_limit_seconds=limit) for s in services}
+
+    def close(self) -> None:
+        """Drop all connections."""
+        for client in self._clients.values():
+            client.close()
+
+    async def _read_source(self, name: str, services: list[ServiceSignals], at_seconds: float) -> Reading:
+        client = self._clients.get(name)
+        if client is None:
+            known = ", ".join(sorted(self._clients)) or "none"
+            error = SpecError(f"metricsSource: {name!r} is not one of the configured sources: {known}")
+            keys = [service.key for service in services]
+            return Reading({s.key: blind(s, at_seconds) for s in services}, [Failure(name, "", keys, error)])
+        asked = queries(services, client.source.labels)
+        results = await asyncio.gather(*(_ask(client, query, at_seconds) for query in asked))
+        answers: list[Answered] = []
+        failures: list[Failure] = []
+        warnings: list[str] = []
+        for query, result in zip(asked, results, strict=True):
+            if isinstance(result, MetricsError):
+                keys = [s.key for s in services if _concerns(query, s)]
+                failures.append(Failure(name, query.name, keys, result))
+                continue
+            points, answer = result
+            warnings += answer.warnings
+            answers.append(Answered(query, points, whole=not answer.warnings))
+        observations = await asyncio.to_thread(self.assemble, name, services, answers, at_seconds)
+        return Reading(observations, failures, {name: sorted(set(warnings))} if warnings else {})
+
+
+def queries(services: Sequence[ServiceSignals], labels: LabelNames) -> tuple[Query, ...]:
+    """What must be asked of a source: eleven queries at most, and one for each set of custom names."""
+    engines = {engine for service in services for engine in service.engines}
+    parts: list[Part] = []
+    if vllm.ENGINE in engines:
+        parts += vllm.parts(labels)
+    if sglang.ENGINE in engines:
+        parts += sglang.parts(labels)
+    if services:
+        parts += gpu.parts(labels)
+    if any(service.inference_pool for service in services):
+        parts += gateway.parts(labels)
+    names = {service.custom.engine: service.custom for service in services if service.custom}
+    return (*fleet_queries(parts), *(custom.query(names[engine], labels) for engine in sorted(names)))
+
+
+async def _ask(
+    client: PrometheusClient, query: Query, at_seconds: float
+) -> tuple[list[Point], Answer] | MetricsError:
+    try:
+        answer = await client.query(query.promql, at_seconds)
+        return instant_points(answer.result), answer
+    except MetricsError as error:
+        return error
+
+
+def _places(services: Iterable[ServiceSignals]) -> set[ObjectKey]:
+    places: set[ObjectKey] = set()
+    for service in services:
+        namespace = service.key.namespace
+        places.update(ObjectKey(namespace, pod.name) for pod in service.pods)
+        if service.inference_pool:
+            places.add(ObjectKey(namespace, service.inference_pool))
+    return places
+
+
+def _concerns(query: Query, service: ServiceSignals) -> bool:
+    tags = {part.engine for part in query.parts}
+    if tags == {gateway.ENGINE}:
+        return service.inference_pool is not None
+    return tags == {gpu.ENGINE} or not tags.isdisjoint(service.engines)
