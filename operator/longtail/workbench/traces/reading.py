@@ -61,7 +61,7 @@ def _arrival_column(path: Path, names: list[str]) -> str:
 
 def _from_npz(path: Path, label: str) -> Trace:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrival = _arrival_column(path, list(archive.files))
             columns: dict[str, Floats | Integers] = {
                 "arrival_seconds": archive[arrival] * ARRIVAL_UNITS[arrival]
