@@ -37,6 +37,8 @@ class Reason(enum.StrEnum):
     METRICS_MISSING = "MetricsMissing"
     METRICS_STALE = "MetricsStale"
     METRICS_PARTIAL = "MetricsPartial"
+    GPU_BUSY = "GPUBusy"
+    """GPUs are at work while the engines report nothing: the report cannot be right."""
     WARMING_UP = "WarmingUp"
     TARGET_UNAVAILABLE = "TargetUnavailable"
 

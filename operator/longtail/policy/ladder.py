@@ -1,0 +1,240 @@
+"""From one service's demand to its decision, rung by rung. Every rung leaves its number and its words.
+
+Order: Reactive, Forecast, Floor, Ceiling, Behavior, Safety. Three things are settled before the first rung,
+as in HPA: a service that is off or has no target is left alone; a target at 0 replicas is somebody's pause; a
+pool outside of minReplicas..maxReplicas goes there at once, without behavior. The last one with a
+reservation: growing to minReplicas needs no data, shrinking to maxReplicas does, because no replica is ever
+removed blind. Whoever must shrink a pool during an outage of the metrics can set mode Off and scale by hand.
+"""
+
+import itertools
+from dataclasses import dataclass, replace
+
+from longtail.demand.estimate import Demand
+from longtail.demand.observation import Observation
+from longtail.policy import needs, trust
+from longtail.policy.behavior import Verdict, limit_rate, stabilise, within_tolerance
+from longtail.policy.decision import Decision, LadderStep, Reason, Rung
+from longtail.policy.fleet import Limits, Mode, Service
+from longtail.policy.memory import ServiceMemory, event_since, remembered
+from longtail.policy.needs import Need
+from longtail.policy.trust import Trust
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What demand asks for, before any limit."""
+
+    replicas: int
+    exact: float
+    steps: tuple[LadderStep, ...]
+
+
+def decide(
+    *, service: Service, observation: Observation, demand: Demand, memory: ServiceMemory, now: float
+) -> tuple[Decision, ServiceMemory]:
+    """One service's decision, and what to remember of it. Pure: the same arguments give the same result."""
+    memory = trust.look(memory, observation=observation, now=now)
+    target, limits = service.target, service.limits
+    if target is None:
+        # Nothing is decided, so the last decision stands: its change may still come to light.
+        return _hold(memory.current, Reason.TARGET_UNAVAILABLE, "the target cannot be scaled", demand), memory
+    current = target.replicas
+    event = event_since(memory, current=current)
+    memory = replace(memory, events=(*memory.events, event) if event else memory.events)
+    if service.mode is Mode.OFF or current == 0:
+        why = "mode is Off" if service.mode is Mode.OFF else "scaled to 0 by somebody else, which is a pause"
+        decision, proposal = _hold(current, Reason.SCALING_DISABLED, why, demand), None
+    else:
+        trusted = trust.judge(
+            observation=observation,
+            demand=demand,
+            pods=target.pods,
+            memory=memory,
+            behavior=limits.behavior,
+            now=now,
+        )
+        if limits.min_replicas <= current <= limits.max_replicas:
+            wish = _wish(observation=observation, demand=demand, trusted=trusted, current=current)
+            decision, proposal = _climb(
+                wish, limits=limits, trusted=trusted, demand=demand, memory=memory, current=current, now=now
+            )
+        else:
+            decision, proposal = _into_limits(current, limits=limits, trusted=trusted, demand=demand), None
+    return decision, remembered(
+        memory,
+        current=current,
+        desired=decision.desired,
+        proposal=proposal,
+        behavior=limits.behavior,
+        now=now,
+    )
+
+
+def _into_limits(current: int, *, limits: Limits, trusted: Trust, demand: Demand) -> Decision:
+    if current < limits.min_replicas:
+        because = f"{current} are fewer than minReplicas {limits.min_replicas}"
+        step = LadderStep(rung=Rung.FLOOR, replicas=limits.min_replicas, because=because)
+        reason, limited_by = Reason.SCALE_UP, Reason.TOO_FEW_REPLICAS
+    else:
+        because = f"{current} are more than maxReplicas {limits.max_replicas}"
+        step = LadderStep(rung=Rung.CEILING, replicas=limits.max_replicas, because=because)
+        reason, limited_by = Reason.SCALE_DOWN, Reason.TOO_MANY_REPLICAS
+        # A ceiling is an order, not a conclusion from a history: it waits for data, not for the warm-up.
+        if trusted.doubt is not None and trusted.doubt is not Reason.WARMING_UP:
+            why = f"{because}, but {trusted.because}"
+            held = LadderStep(rung=Rung.SAFETY, replicas=current, because=f"not shrunk: {trusted.because}")
+            return replace(_hold(current, trusted.doubt, why, demand), ladder=(step, held))
+    return Decision(
+        current=current,
+        desired=step.replicas,
+        hold=False,
+        reason=reason,
+        message=f"{current} → {step.replicas} replicas: {because}",
+        ladder=(step,),
+        limited_by=limited_by,
+        demand=demand,
+    )
+
+
+def _wish(*, observation: Observation, demand: Demand, trusted: Trust, current: int) -> _Wish:
+    floor = needs.reactive(demand=demand, observation=observation, blind_pods=trusted.blind_pods)
+    if floor is None or not trusted.countable:
+        return _wish_of_evidence(observation=observation, demand=demand, trusted=trusted, current=current)
+    reactive = LadderStep(rung=Rung.REACTIVE, replicas=floor.replicas, because=floor.because)
+    upper, peak = needs.forecast_up(demand), needs.forecast_down(demand)
+    if upper is None:
+        return _Wish(replicas=floor.replicas, exact=floor.exact, steps=(reactive,))
+    up = _larger(floor, upper)
+    down = None if peak is None else _larger(floor, peak)
+    if up.replicas > current:
+        replicas, exact, because = up.replicas, up.exact, upper.because
+    elif down is not None and down.replicas < current:
+        replicas, exact, because = down.replicas, down.exact, (peak or down).because
+    else:
+        # Between the two the forecast has no say: it does not ask for more, and does not allow less.
+        replicas, exact, because = current, float(current), (peak or upper).because
+    forecast = LadderStep(rung=Rung.FORECAST, replicas=replicas, because=because)
+    return _Wish(replicas=replicas, exact=exact, steps=(reactive, forecast))
+
+
+def _wish_of_evidence(*, observation: Observation, demand: Demand, trusted: Trust, current: int) -> _Wish:
+    least = needs.evidence(demand=demand, observation=observation)
+    replicas = current if least is None else max(current, least.replicas)
+    known = "" if least is None else f"; {least.because}"
+    because = f"{trusted.because}{known}; stays at least at {current}"
+    step = LadderStep(rung=Rung.REACTIVE, replicas=replicas, because=because)
+    return _Wish(replicas=replicas, exact=float(replicas), steps=(step,))
+
+
+def _larger(floor: Need, forecast: Need) -> Need:
+    return max(floor, forecast, key=lambda need: need.exact)
+
+
+def _climb(
+    wish: _Wish,
+    *,
+    limits: Limits,
+    trusted: Trust,
+    demand: Demand,
+    memory: ServiceMemory,
+    current: int,
+    now: float,
+) -> tuple[Decision, int | None]:
+    """The decision, and the proposal to remember for stabilisation: None when the tick has none to give."""
+    floored = max(wish.replicas, limits.min_replicas)
+    bounded = min(floored, limits.max_replicas)
+    proposal, verdict = _behave(bounded, wish=wish, limits=limits, memory=memory, current=current, now=now)
+    held = trusted.doubt is not None and (
+        verdict.replicas < current or (verdict.replicas == current and not trusted.countable)
+    )
+    desired = current if held else verdict.replicas
+    safety = f"not shrunk: {trusted.because}" if held else trusted.because
+    ladder = (
+        *wish.steps,
+        LadderStep(rung=Rung.FLOOR, replicas=floored, because=f"minReplicas is {limits.min_replicas}"),
+        LadderStep(rung=Rung.CEILING, replicas=bounded, because=f"maxReplicas is {limits.max_replicas}"),
+        LadderStep(rung=Rung.BEHAVIOR, replicas=verdict.replicas, because=verdict.because),
+        LadderStep(rung=Rung.SAFETY, replicas=desired, because=safety),
+    )
+    limited_by = _limited_by(wished=wish.replicas, floored=floored, bounded=bounded, verdict=verdict)
+    decision = Decision(
+        current=current,
+        desired=desired,
+        hold=held,
+        reason=(trusted.doubt if held else None)
+        or _direction(current, desired)
+        or verdict.reason
+        or limited_by
+        or Reason.DESIRED_WITHIN_RANGE,
+        message=_message(current, ladder),
+        ladder=ladder,
+        limited_by=limited_by,
+        demand=demand,
+    )
+    return decision, _to_remember(proposal, trusted=trusted, current=current)
+
+
+def _behave(
+    bounded: int, *, wish: _Wish, limits: Limits, memory: ServiceMemory, current: int, now: float
+) -> tuple[int, Verdict]:
+    """The proposal after tolerance, and what windows and rates make of it."""
+    behavior = limits.behavior
+    if bounded != current and within_tolerance(exact=wish.exact, current=current, behavior=behavior):
+        because = f"a need of {wish.exact:.2f} replicas is within the tolerance of {current}"
+        return current, Verdict(replicas=current, because=because)
+    stable = stabilise(
+        proposal=bounded,
+        current=current,
+        behavior=behavior,
+        recommendations=memory.recommendations,
+        now=now,
+    )
+    limited = limit_rate(
+        proposal=stable.replicas, current=current, behavior=behavior, events=memory.events, now=now
+    )
+    because = "; ".join(part.because for part in (stable, limited) if part.because)
+    return bounded, Verdict(
+        replicas=limited.replicas,
+        because=because or "within all windows and rates",
+        reason=limited.reason or stable.reason,
+    )
+
+
+def _to_remember(proposal: int, *, trusted: Trust, current: int) -> int | None:
+    """A blind tick proposes nothing, unless evidence asks for more; a contradictory one what there is."""
+    if trusted.doubt is Reason.GPU_BUSY:
+        return max(proposal, current)
+    return proposal if trusted.countable or proposal > current else None
+
+
+def _direction(current: int, desired: int) -> Reason | None:
+    if desired == current:
+        return None
+    return Reason.SCALE_UP if desired > current else Reason.SCALE_DOWN
+
+
+def _limited_by(*, wished: int, floored: int, bounded: int, verdict: Verdict) -> Reason | None:
+    if verdict.reason in {Reason.SCALE_UP_LIMIT, Reason.SCALE_DOWN_LIMIT}:
+        return verdict.reason
+    if verdict.replicas == bounded < floored:
+        return Reason.TOO_MANY_REPLICAS
+    if verdict.replicas == floored > wished:
+        return Reason.TOO_FEW_REPLICAS
+    return None
+
+
+def _message(current: int, ladder: tuple[LadderStep, ...]) -> str:
+    """What was wished for, and the last rung that made something else of it."""
+    desired = ladder[-1].replicas
+    head = f"stays at {current}" if desired == current else f"{current} → {desired} replicas"
+    changes = [
+        after.because for before, after in itertools.pairwise(ladder) if before.replicas != after.replicas
+    ]
+    return f"{head}: {'; '.join((ladder[0].because, *changes[-1:]))}"
+
+
+def _hold(current: int, reason: Reason, message: str, demand: Demand) -> Decision:
+    return Decision(
+        current=current, desired=current, hold=True, reason=reason, message=message, demand=demand
+    )

@@ -1,0 +1,47 @@
+"""From the pods of a target to the replicas that serve, come and go, and to the cold starts seen."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from longtail.demand.supply import Supply
+from longtail.policy.fleet import Pod, Target
+from longtail.policy.memory import ServiceMemory
+
+
+def supply_of(target: Target | None, *, memory: ServiceMemory, now: float) -> tuple[Supply, ServiceMemory]:
+    """Replicas by what they do, and each cold start exactly once.
+
+    A replica that was asked for and has no pod yet is pending with age 0. Where no pods are seen at all,
+    because the kind of the target does not show them, its own counts have to do.
+    """
+    if target is None:
+        return Supply(ready_replicas=0), memory
+    alive = [pod for pod in target.pods if not pod.deleting]
+    ready = sum(pod.ready for pod in alive) if target.pods else target.ready_replicas
+    ages = [max(now - pod.created_at, 0.0) for pod in alive if not pod.ready]
+    unseen = max(target.replicas - ready - len(ages), 0)
+    cold_starts, memory = _cold_starts(target.pods, memory)
+    supply = Supply(
+        ready_replicas=ready,
+        pending_ages_seconds=(*ages, *[0.0] * unseen),
+        draining_replicas=sum(pod.deleting and pod.ready for pod in target.pods),
+        cold_starts_seconds=cold_starts,
+    )
+    return supply, memory
+
+
+def _cold_starts(pods: Sequence[Pod], memory: ServiceMemory) -> tuple[tuple[float, ...], ServiceMemory]:
+    """Creation to first ready of the pods that became ready under our eyes.
+
+    Pods that were ready at the first sight of a service teach nothing: what they show is the last change of
+    their condition, and a pod that flapped yesterday would pass for a cold start of days.
+    """
+    learned = []
+    known = memory.known_pods & {pod.name for pod in pods}
+    for pod in pods:
+        if pod.ready_at is None or pod.name in known:
+            continue
+        known |= {pod.name}
+        if memory.met and not pod.restarted and pod.ready_at >= pod.created_at:
+            learned.append(pod.ready_at - pod.created_at)
+    return tuple(learned), replace(memory, known_pods=known, met=True)

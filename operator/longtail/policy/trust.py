@@ -1,0 +1,122 @@
+"""How far an observation can be trusted: may it be counted, and may a pool shrink because of it?
+
+The rule of the house: "no data", "old data", "part of the data" and "zero" are four different things, and
+only zero may shrink a pool. Every doubt below forbids shrinking; only a missing or stale number of running or
+waiting requests forbids counting as well. Nothing here forbids growing.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from longtail.demand.estimate import Demand
+from longtail.demand.observation import Observation, Quality, Signal, worst
+from longtail.policy.decision import Reason
+from longtail.policy.fleet import Behavior, Pod
+from longtail.policy.memory import ServiceMemory
+
+BUSY_GPU_RATIO = 0.05
+"""GPUs that are active for more of the time than this are at work. An idle engine that polls its queue stays
+below 1 %; one decoding sequence alone keeps a GPU active for most of the time (DCGM GR_ENGINE_ACTIVE)."""
+
+SCRAPE_GRACE_SECONDS = 60.0
+"""A pod that became ready within this time need not have been scraped: two scrape intervals of 30 s."""
+
+GAP_SECONDS = 60.0
+"""Looking away for longer than this (four ticks of 15 s) starts the warm-up again; a lost scrape does not."""
+
+FORGET_SECONDS = 3600.0
+"""An optional signal that has been gone for so long, such as that of a removed gateway, is not missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What may be done with an observation."""
+
+    countable: bool
+    """Running and waiting requests are known, of all pods or of some."""
+    doubt: Reason | None = None
+    """Why the pool may not shrink; None when it may."""
+    because: str = "all ready pods report, and have for long enough"
+    blind_pods: int = 0
+    """Ready pods that should report and do not."""
+
+
+def look(memory: ServiceMemory, *, observation: Observation, now: float) -> ServiceMemory:
+    """Remember that the service was seen, and which of the optional signals were."""
+    reported = {
+        name: now if signal.fresh else memory.reported_at.get(name)
+        for name, signal in _optional(observation).items()
+    }
+    memory = replace(memory, reported_at={name: at for name, at in reported.items() if at is not None})
+    if not _countable(observation) or observation.ready_pods == 0:
+        return memory
+    unbroken = memory.watched_at is not None and now - memory.watched_at <= GAP_SECONDS
+    return replace(memory, watched_since=memory.watched_since if unbroken else now, watched_at=now)
+
+
+def judge(
+    *,
+    observation: Observation,
+    demand: Demand,
+    pods: Sequence[Pod],
+    memory: ServiceMemory,
+    behavior: Behavior,
+    now: float,
+) -> Trust:
+    """The first doubt that applies, the gravest first. ``memory`` has had its `look` at this observation."""
+    if _countable(observation) and demand.slots_now is None:
+        because = "running and waiting requests are known, but not yet how many slots they need"
+        return Trust(countable=False, doubt=Reason.METRICS_MISSING, because=because)
+    fresh_faces = sum(
+        pod.ready and pod.ready_at is not None and now - pod.ready_at < SCRAPE_GRACE_SECONDS for pod in pods
+    )
+    silent = observation.ready_pods - observation.reporting_pods
+    for doubt, because in _doubts(observation, memory=memory, behavior=behavior, now=now):
+        return Trust(
+            countable=_countable(observation),
+            doubt=doubt,
+            because=because,
+            blind_pods=max(silent - fresh_faces, 0),
+        )
+    return Trust(countable=True)
+
+
+def _doubts(
+    observation: Observation, *, memory: ServiceMemory, behavior: Behavior, now: float
+) -> Iterator[tuple[Reason, str]]:
+    core = {"running": observation.running_requests, "waiting": observation.waiting_requests}
+    quality = worst(*(signal.quality for signal in core.values()))
+    if quality is Quality.MISSING:
+        absent = " and ".join(name for name, signal in core.items() if signal.value is None)
+        yield Reason.METRICS_MISSING, f"the number of {absent} requests is missing"
+    if observation.ready_pods == 0:
+        yield Reason.METRICS_MISSING, "no pod is ready, so none reports"
+    if quality is Quality.STALE:
+        age = max(signal.age_seconds for signal in core.values())
+        yield Reason.METRICS_STALE, f"running and waiting requests are {age:.0f} s old"
+    if quality is Quality.PARTIAL or observation.reporting_pods < observation.ready_pods:
+        pods = f"{observation.reporting_pods} of {observation.ready_pods} ready pods"
+        yield Reason.METRICS_PARTIAL, f"only {pods} report"
+    for name, signal in _optional(observation).items():
+        last = memory.reported_at.get(name)
+        if not signal.fresh and last is not None and now - last <= FORGET_SECONDS:
+            yield Reason.METRICS_PARTIAL, f"{name}: last known {now - last:.0f} s ago, now {signal.quality}"
+    gpu = observation.gpu_active_ratio.value
+    if gpu is not None and gpu > BUSY_GPU_RATIO and not any(signal.value for signal in core.values()):
+        yield Reason.GPU_BUSY, f"no request is reported, yet the GPUs are busy {100 * gpu:.0f} % of the time"
+    window = behavior.scale_down.stabilization_window_seconds
+    watched = 0.0 if memory.watched_since is None else now - memory.watched_since
+    if watched < window:
+        yield Reason.WARMING_UP, f"watched for {watched:.0f} s of the {window} s that shrinking takes"
+
+
+def _countable(observation: Observation) -> bool:
+    core = (observation.running_requests, observation.waiting_requests)
+    return worst(*(signal.quality for signal in core)) in {Quality.FRESH, Quality.PARTIAL}
+
+
+def _optional(observation: Observation) -> dict[str, Signal]:
+    return {
+        "KV cache use": observation.kv_used_tokens,
+        "gateway queue": observation.gateway_waiting_requests,
+    }
