@@ -24,6 +24,8 @@ class Lengths:
     p99_tokens: float
     tail_share: float
     """Share of requests beyond the last finite histogram bucket, 0..1."""
+    changed_by_factor: float | None = None
+    """Where the output lengths have changed lately: by which factor their mean did; None otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

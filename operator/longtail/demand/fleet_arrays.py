@@ -1,0 +1,229 @@
+"""From observations of services to arrays over the fleet: the one place that loops over services.
+
+Missing is a mask, never a number: every column carries where its value is known and where it is fresh.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+import numpy as np
+
+from longtail.demand.buckets import Array, Index, Mask, count_within
+from longtail.demand.observation import MISSING, Buckets, Observation, Quality, Signal
+from longtail.demand.parameters import ServiceParameters
+from longtail.demand.supply import Supply
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One signal of all services. Shape (services,)."""
+
+    value: Array
+    """0 where not known."""
+    known: Mask
+    """There is a value, of whatever quality."""
+    fresh: Mask
+    """The value may be learned from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Histograms of some services that share their bounds."""
+
+    upper_bounds: tuple[float, ...]
+    services: Index
+    counts: Array
+    """Shape (len(services), len(upper_bounds))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """How requests waited for their slot. Shape (services,)."""
+
+    requests: Array
+    within: Array
+    """Of those, the ones that waited no longer than the objective."""
+    known: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """`ServiceParameters` of the fleet. Shape (services,); 0 where the user said nothing."""
+
+    queue_wait_seconds: Array
+    attainment: Array
+    target_tpot_seconds: Array
+    max_concurrent_requests: Array
+    kv_cache_tokens: Array
+    mean_output_tokens: Array
+    max_output_tokens: Array
+    startup_seconds: Array
+
+    @classmethod
+    def pack(cls, parameters: Sequence[ServiceParameters]) -> "Parameters":
+        """Columns of the parameters, kept within what the model can compute with (all > 0).
+
+        >>> Parameters.pack([ServiceParameters()]).target_tpot_seconds.tolist()
+        [0.05]
+        """
+        rows = [
+            (
+                p.objective.queue_wait_seconds,
+                p.objective.attainment,
+                p.objective.time_per_output_token_seconds,
+                p.capacity.max_concurrent_requests or 0,
+                p.capacity.kv_cache_tokens or 0,
+                p.mean_output_tokens,
+                p.max_output_tokens,
+                p.startup_seconds,
+            )
+            for p in parameters
+        ]
+        wait, attainment, tpot, slots, cache, mean, limit, startup = np.array(rows, dtype=float).reshape(-1, 8).T
+        limit = np.maximum(limit, 1.0)
+        return cls(
+            queue_wait_seconds=wait,
+            attainment=np.clip(attainment, 0.5, 0.999),
+            target_tpot_seconds=np.maximum(tpot, 1e-3),
+            max_concurrent_requests=slots,
+            kv_cache_tokens=cache,
+            mean_output_tokens=np.clip(mean, 1.0, limit),
+            max_output_tokens=limit,
+            startup_seconds=np.maximum(startup, 1.0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Supplies:
+    """`Supply` of the fleet. Shape (services,), and lists of what few services have."""
+
+    ready: Array
+    draining: Array
+    pending_ages: Sequence[tuple[int, float]]
+    """Service and seconds."""
+    cold_starts: Sequence[tuple[int, float]]
+    """Service and seconds."""
+
+    @classmethod
+    def pack(cls, supplies: Sequence[Supply]) -> "Supplies":
+        """Columns of the supplies.
+
+        >>> Supplies.pack([Supply(ready_replicas=2, pending_ages_seconds=[30.0])]).pending_ages
+        [(0, 30.0)]
+        """
+        return cls(
+            ready=np.array([s.ready_replicas for s in supplies], dtype=float),
+            draining=np.array([s.draining_replicas for s in supplies], dtype=float),
+            pending_ages=[(i, age) for i, s in enumerate(supplies) for age in s.pending_ages_seconds],
+            cold_starts=[(i, seconds) for i, s in enumerate(supplies) for seconds in s.cold_starts_seconds],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FleetArrays:
+    """Observations of the fleet. Shape (services,) unless said otherwise."""
+
+    interval_seconds: Array
+    running: Column
+    waiting: Column
+    """Engine queues and the gateway's."""
+    kv_used: Column
+    kv_capacity: Column
+    first_tokens: Column
+    arrivals: Column
+    generated: Column
+    prompts: Column
+    reasoning_share: Column
+    max_concurrent: Column
+    finished: Sequence[Histogram]
+    finished_known: Mask
+    waits: Waits
+    ready_pods: Array
+    reporting_pods: Array
+    queued_batch: Array
+    """Most requests on one pod that has others waiting; 0 where no pod has."""
+
+    @classmethod
+    def pack(cls, observations: Sequence[Observation], parameters: Parameters) -> "FleetArrays":
+        """Columns of the observations."""
+        waiting = _column(observations, attrgetter("waiting_requests"))
+        gateway = _column(observations, attrgetter("gateway_waiting_requests"))
+        finished = _histograms([o.finished_output_tokens for o in observations])
+        finished_known = np.zeros(len(observations), dtype=bool)
+        for group in finished:
+            finished_known[group.services] = True
+        return cls(
+            interval_seconds=np.array([o.interval_seconds for o in observations], dtype=float),
+            running=_column(observations, attrgetter("running_requests")),
+            waiting=Column(
+                value=np.where(waiting.known, waiting.value + gateway.value, 0.0),
+                known=waiting.known,
+                fresh=waiting.fresh & (gateway.fresh | ~gateway.known),
+            ),
+            kv_used=_column(observations, attrgetter("kv_used_tokens")),
+            kv_capacity=_column(observations, attrgetter("kv_capacity_tokens")),
+            first_tokens=_column(observations, attrgetter("first_tokens")),
+            arrivals=_column(observations, attrgetter("arrivals")),
+            generated=_column(observations, attrgetter("generated_tokens")),
+            prompts=_column(observations, attrgetter("prompt_tokens")),
+            reasoning_share=_column(observations, attrgetter("reasoning_share")),
+            max_concurrent=_column(observations, attrgetter("max_concurrent_requests")),
+            finished=finished,
+            finished_known=finished_known,
+            waits=_waits(observations, parameters),
+            ready_pods=np.array([o.ready_pods for o in observations], dtype=float),
+            reporting_pods=np.array([o.reporting_pods for o in observations], dtype=float),
+            queued_batch=np.array([_queued_batch(o) for o in observations], dtype=float),
+        )
+
+
+def _column(observations: Sequence[Observation], of: Callable[[Observation], Signal]) -> Column:
+    signals = list(map(of, observations))
+    if all(signal is MISSING for signal in signals):
+        nowhere = np.zeros(len(signals), dtype=bool)
+        return Column(value=np.zeros(len(signals)), known=nowhere, fresh=nowhere)
+    raw = np.array([-1.0 if s.value is None else s.value for s in signals], dtype=float)
+    fresh = np.array([s.quality is Quality.FRESH for s in signals], dtype=bool)
+    return Column(value=np.maximum(raw, 0.0), known=raw >= 0, fresh=fresh)
+
+
+def _histograms(buckets: Sequence[Buckets | None]) -> list[Histogram]:
+    groups: dict[tuple[float, ...], list[int]] = {}
+    for service, histogram in enumerate(buckets):
+        if histogram is not None and histogram.upper_bounds:
+            groups.setdefault(tuple(histogram.upper_bounds), []).append(service)
+    return [
+        Histogram(
+            upper_bounds=bounds,
+            services=np.array(services),
+            counts=np.array([buckets[service].counts for service in services], dtype=float),  # type: ignore[union-attr]
+        )
+        for bounds, services in groups.items()
+    ]
+
+
+def _waits(observations: Sequence[Observation], parameters: Parameters) -> Waits:
+    """Waits in the queue, or times to the first token where the engine has no histogram of waits."""
+    requests = np.zeros(len(observations))
+    within = np.zeros(len(observations))
+    known = np.zeros(len(observations), dtype=bool)
+    histograms = _histograms([o.queue_wait_seconds or o.first_token_seconds for o in observations])
+    for group in histograms:
+        limit = parameters.queue_wait_seconds[group.services]
+        requests[group.services] = group.counts.sum(axis=1)
+        within[group.services] = count_within(counts=group.counts, upper_bounds=group.upper_bounds, limit=limit)
+        known[group.services] = True
+    return Waits(requests=requests, within=within, known=known)
+
+
+def _queued_batch(observation: Observation) -> float:
+    """Most requests in service on a pod that holds others back, where both of its numbers are fresh."""
+    if not observation.waiting_requests.value:
+        return 0.0
+    full = (
+        pod.running_requests.value or 0.0
+        for pod in observation.pods
+        if pod.waiting_requests.value and pod.waiting_requests.fresh and pod.running_requests.fresh
+    )
+    return max(full, default=0.0)

@@ -1,0 +1,246 @@
+"""What happened since the last tick: state follows the observation, and the clock where there is none.
+
+Every part is learned only from fresh numbers that cover the time since the last tick. Where they do not, requests in
+flight age and end as their lengths say, new ones begin at the rate last known, and nothing is learned.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from longtail.demand import arrivals, capacity, inflight, lengths
+from longtail.demand.buckets import BUCKETS, Array, Mask, spread
+from longtail.demand.fleet_arrays import FleetArrays, Parameters
+from longtail.demand.memory import FleetState, ServiceState
+from longtail.demand.survival import Survival
+
+TPOT_MEMORY_SECONDS = 120.0
+PROMPT_MEMORY_SECONDS = 600.0
+LONGEST_LEARNED_SECONDS = 600.0
+"""A longer interval hides everything that happens within the life of a request."""
+_TPOT_RANGE = (1e-3, 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The tick's time."""
+
+    now: float
+    elapsed_seconds: float
+    """Since the last tick; 0 at the first."""
+    returning: Mask
+    """Services that were there at the last tick, shape (services,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What the tick showed besides the new state. Shape (services,)."""
+
+    survival: Survival
+    tpot_seconds: Array
+    """Time per output token now, smoothed."""
+    prompt_tokens: Array
+    """KV cache a request takes besides its output, in tokens."""
+    gauges_fresh: Mask
+    """Running and waiting are known and fresh."""
+
+
+def follow(
+    state: FleetState, *, clock: Clock, seen: FleetArrays, parameters: Parameters, width_seconds: Array
+) -> tuple[FleetState, Followed, Array]:
+    """The state after the tick, what it showed, and the new cohort widths, shape (`COHORTS`,)."""
+    hazard = lengths.hazards(
+        ended=state.lengths.ended, exposed=state.lengths.exposed, prior_mean=parameters.mean_output_tokens
+    )
+    survival = Survival.of(hazard=hazard, limit=parameters.max_output_tokens)
+    gauges_fresh = seen.running.fresh & seen.waiting.fresh
+    covered = _covered(clock, seen.interval_seconds)
+    service = _smooth(state.service, clock=clock, seen=seen, covered=covered)
+    tpot = time_per_token(service, default=parameters.target_tpot_seconds)
+    flight, width, started, exposed = _flight(
+        state, clock=clock, seen=seen, covered=covered, survival=survival, tpot=tpot, width_seconds=width_seconds
+    )
+    learned = covered & gauges_fresh & state.service.running_fresh
+    length_state = lengths.learn(
+        state.lengths,
+        ended=_finished(seen, survival),
+        exposed=exposed,
+        survival=survival,
+        learned=learned & seen.finished_known,
+        elapsed_seconds=clock.elapsed_seconds,
+    )
+    growth = np.where(state.service.waiting_fresh & seen.waiting.fresh, seen.waiting.value - state.service.waiting, 0.0)
+    door = seen.arrivals.fresh
+    counted = arrivals.count(
+        first_tokens=started, queue_growth=growth, door=seen.arrivals.value, door_known=door
+    )
+    arrival_state = arrivals.learn(
+        state.arrivals,
+        requests=counted,
+        seconds=np.where(door, seen.interval_seconds, clock.elapsed_seconds),
+        learned=covered & (door | (gauges_fresh & state.service.waiting_fresh & state.service.running_fresh)),
+    )
+    service = _prompts(service, clock=clock, seen=seen, covered=covered, flight=flight)
+    after = replace(
+        state,
+        service=service,
+        flight=flight,
+        lengths=length_state,
+        arrivals=arrival_state,
+        capacity=_capacity(state, service, clock=clock, seen=seen, covered=covered, parameters=parameters),
+    )
+    prompt = np.divide(
+        service.kv_beyond_output, service.prompts, out=np.zeros_like(tpot), where=service.prompts > 1e-9
+    )
+    return after, Followed(survival, tpot, prompt, gauges_fresh), width
+
+
+def time_per_token(service: ServiceState, *, default: Array) -> Array:
+    """Seconds per output token and request, shape (services,); ``default`` where no token has been counted."""
+    seen = (service.tokens > 1e-6) & (service.busy_seconds > 1e-6)
+    ratio = np.divide(service.busy_seconds, service.tokens, out=default.copy(), where=seen)
+    return np.clip(ratio, *_TPOT_RANGE)
+
+
+def _covered(clock: Clock, interval_seconds: Array) -> Mask:
+    """Where the increases cover the time since the last tick, and that is short enough to learn from."""
+    elapsed = clock.elapsed_seconds
+    if not 0 < elapsed <= LONGEST_LEARNED_SECONDS:
+        return np.zeros(len(interval_seconds), dtype=bool)
+    result: Mask = clock.returning & (interval_seconds >= 0.5 * elapsed) & (interval_seconds <= 2 * elapsed)
+    return result
+
+
+def _faded(before: Array, added: Array, kept: float, learned: Mask) -> Array:
+    after = before * kept + added
+    return np.where(learned, np.where(after < 1e-9, 0.0, after), before)
+
+
+def _smooth(service: ServiceState, *, clock: Clock, seen: FleetArrays, covered: Mask) -> ServiceState:
+    """Gauges of this tick, and the time per output token: running × time / tokens written, over two minutes.
+
+    The gauge is taken as linear between ticks. Seconds are scaled to the interval that the tokens cover.
+    """
+    learned = covered & seen.running.fresh & service.running_fresh & seen.generated.fresh
+    learned = learned & (seen.generated.value > 0)
+    kept = float(np.exp(-min(clock.elapsed_seconds / TPOT_MEMORY_SECONDS, 60.0)))
+    busy = 0.5 * (service.running + seen.running.value) * seen.interval_seconds
+    capacity_known = seen.kv_capacity.fresh & (seen.reporting_pods > 0)
+    per_replica = seen.kv_capacity.value / np.maximum(seen.reporting_pods, 1.0)
+    return replace(
+        service,
+        running=np.where(seen.running.fresh, seen.running.value, service.running),
+        running_fresh=seen.running.fresh,
+        waiting=np.where(seen.waiting.fresh, seen.waiting.value, service.waiting),
+        waiting_fresh=seen.waiting.fresh,
+        busy_seconds=_faded(service.busy_seconds, busy, kept, learned),
+        tokens=_faded(service.tokens, seen.generated.value, kept, learned),
+        kv_per_replica=np.where(capacity_known, per_replica, service.kv_per_replica),
+    )
+
+
+def _flight(
+    state: FleetState,
+    *,
+    clock: Clock,
+    seen: FleetArrays,
+    covered: Mask,
+    survival: Survival,
+    tpot: Array,
+    width_seconds: Array,
+) -> tuple[inflight.InFlight, Array, Array, Array]:
+    """Requests in flight now, cohort widths, requests started, and tokens written by bucket.
+
+    Starts are counted by first tokens; without that counter they are what the running gauge shows beyond the
+    survivors; without a gauge they are assumed at the rate last known.
+    """
+    flight, width = state.flight, width_seconds
+    started = np.zeros(len(tpot))
+    exposed = np.zeros((len(tpot), BUCKETS))
+    if clock.elapsed_seconds > 0:
+        tokens = clock.elapsed_seconds / tpot
+        flight, exposed = inflight.advance(flight, tokens=tokens, survival=survival)
+        expected = state.arrivals.rates[:, arrivals.MEDIUM] * clock.elapsed_seconds
+        mass, _ = survival.integrals(tokens[:, None])
+        unexplained = np.maximum(seen.running.value - flight.total, 0.0) * tokens / mass[:, 0]
+        scale = np.divide(
+            clock.elapsed_seconds, seen.interval_seconds, out=np.ones(len(tpot)), where=seen.interval_seconds > 0
+        )
+        counted = seen.first_tokens.value * scale
+        started = np.where(seen.running.fresh, unexplained, expected)
+        started = np.where(covered & seen.first_tokens.fresh, counted, started)
+        flight, newborn, width = inflight.admit(
+            flight,
+            started=started,
+            tokens=tokens,
+            survival=survival,
+            width_seconds=width_seconds,
+            elapsed_seconds=clock.elapsed_seconds,
+        )
+        exposed = exposed + newborn
+    flight = inflight.correct(flight, running=seen.running.value, survival=survival, known=seen.running.fresh)
+    return flight, width, started, exposed
+
+
+def _finished(seen: FleetArrays, survival: Survival) -> Array:
+    """Requests that finished in the interval on the grid, shape (services, `BUCKETS`); 0 where not known."""
+    probability = survival.bucket_probability()
+    result = np.zeros_like(probability)
+    for group in seen.finished:
+        result[group.services] = spread(
+            counts=group.counts, upper_bounds=group.upper_bounds, probability=probability[group.services]
+        )
+    return result
+
+
+def _prompts(
+    service: ServiceState, *, clock: Clock, seen: FleetArrays, covered: Mask, flight: inflight.InFlight
+) -> ServiceState:
+    """KV cache per request besides its output: what the cache holds beyond the output of requests in flight.
+
+    That counts shared prefixes once, as the cache does. Without a KV gauge the prompts of finished requests serve.
+    """
+    kept = float(np.exp(-min(clock.elapsed_seconds / PROMPT_MEMORY_SECONDS, 60.0)))
+    by_cache = seen.kv_used.fresh & seen.running.fresh & (seen.running.value > 0)
+    by_counter = ~seen.kv_used.known & covered & seen.prompts.fresh & seen.finished_known
+    finished = np.zeros(len(seen.interval_seconds))
+    for group in seen.finished:
+        finished[group.services] = group.counts.sum(axis=1)
+    beyond = np.maximum(seen.kv_used.value - flight.tokens, 0.0)
+    tokens = np.where(by_cache, beyond, seen.prompts.value)
+    requests = np.where(by_cache, seen.running.value, finished)
+    learned = by_cache | by_counter
+    return replace(
+        service,
+        kv_beyond_output=_faded(service.kv_beyond_output, tokens, kept, learned),
+        prompts=_faded(service.prompts, requests, kept, learned),
+    )
+
+
+def _capacity(
+    state: FleetState,
+    service: ServiceState,
+    *,
+    clock: Clock,
+    seen: FleetArrays,
+    covered: Mask,
+    parameters: Parameters,
+) -> capacity.CapacityState:
+    """Capacity of a replica after one more sample: mean batch, mean KV and TPOT of the interval."""
+    pods = np.maximum(seen.reporting_pods, 1.0)
+    batch = 0.5 * (state.service.running + service.running) / pods
+    tokens = seen.generated.value
+    learned = covered & seen.running.fresh & state.service.running_fresh & seen.generated.fresh
+    learned = learned & (tokens > 0) & (batch > 0) & (seen.reporting_pods > 0)
+    busy = batch * pods * seen.interval_seconds
+    tpot = np.divide(busy, tokens, out=parameters.target_tpot_seconds.copy(), where=learned)
+    ratio = np.clip(tpot / parameters.target_tpot_seconds, 0.0, 10.0)
+    after = capacity.learn(
+        state.capacity,
+        batch=batch,
+        kv_tokens=seen.kv_used.value / pods,
+        tpot_ratio=ratio,
+        learned=learned,
+        elapsed_seconds=clock.elapsed_seconds,
+    )
+    return capacity.learn_limit(after, running=seen.queued_batch)

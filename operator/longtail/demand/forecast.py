@@ -1,0 +1,126 @@
+"""Slots and KV cache over the next cold start: a fluid path through the capacity that is there or on its way.
+
+With room for everybody the number in service is that of the Mt/G/infinity queue (Eick, Massey and Whitt 1993):
+whoever is in flight now and lasts, plus whoever arrives and lasts, with the age-dependent survival of each.
+Without room the queue grows, and what waits does not age: that is the difference which matters in overload.
+
+    in service after k steps = sum over cohorts of n S(u + kv)/S(u)  +  sum over steps i of started_i Sbar(k - i)
+    started_k = what waits or arrives, as far as slots are free        Sbar(j) = (I((j+1)v) - I(jv)) / v
+
+v tokens are written per step and request. Sbar is exact for starts spread evenly over a step, so a path without a
+queue has no discretisation error and needs but a few steps.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from longtail.demand.buckets import Array, Array32
+from longtail.demand.inflight import InFlight
+from longtail.demand.survival import Survival
+
+COARSE_STEPS = 2
+"""Steps where nothing queues: the end, and one look half way for the peak."""
+FINE_STEPS = 12
+"""Steps where something queues or may: 15 s each for a cold start of 180 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Expected demand after each step for each arrival rate. Shape (services, steps, rates)."""
+
+    slots: Array
+    """Requests in service, normalised to the target speed, and waiting."""
+    kv_tokens: Array
+    """KV cache of those requests, waiting ones with their prompts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survivors:
+    """What is left of the requests in flight now after each step. Shape (services, steps)."""
+
+    requests: Array
+    tokens: Array
+    """Output tokens those requests will have written."""
+
+
+def survivors(flight: InFlight, *, survival: Survival, step_tokens: Array, steps: int) -> Survivors:
+    """Requests in flight that last ``steps`` steps of ``step_tokens`` tokens, shape (services,), each.
+
+    >>> flight = InFlight(*np.array([[[100.0]], [[0.0]], [[100.0]]], dtype=np.float32))
+    >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([32768.0]))
+    >>> survivors(flight, survival=s, step_tokens=np.array([500.0]), steps=2).requests.round(1).tolist()
+    [[60.7, 36.8]]
+    """
+    now = survival.cumulative_hazard(flight.age_tokens)
+    requests = np.empty((len(step_tokens), steps))
+    tokens = np.empty_like(requests)
+    for step in range(steps):
+        age: Array32 = flight.age_tokens + ((step + 1) * step_tokens).astype(np.float32)[:, None]
+        depth = survival.cumulative_hazard(age) - now
+        left = flight.requests * np.exp(-np.maximum(depth, np.float32(0)))
+        requests[:, step] = left.sum(axis=1)
+        tokens[:, step] = np.einsum("cg,cg->c", left, age)
+    return Survivors(requests=requests, tokens=tokens)
+
+
+def path(
+    left: Survivors,
+    *,
+    survival: Survival,
+    step_tokens: Array,
+    step_seconds: Array,
+    rates: Array,
+    waiting: Array,
+    prompt_tokens: Array,
+    slots: Array,
+    serving_share: Array,
+    slowdown: Array,
+) -> Path:
+    """The fluid path. Shapes: (services,) unless said otherwise.
+
+    Args:
+        left: survivors of the requests in flight, one column a step.
+        survival: length distributions.
+        step_tokens: output tokens a request writes during a step.
+        step_seconds: length of a step.
+        rates: arrivals per second, shape (services, rates).
+        waiting: requests waiting now, wherever they do.
+        prompt_tokens: KV cache a request occupies before its first output token.
+        slots: requests that can be in service on replicas that take new ones, shape (services, steps); may be inf.
+        slowdown: what a request in service weighs at the target speed, >= 1 (`capacity.slowdown`).
+        serving_share: share 0..1 of the requests in flight that occupy those slots; the rest is on draining replicas.
+
+    Example: nobody in flight, 1 request/s, 1000 tokens of 20 ms: 20 × (1 − e^−2) after 40 s, and with 5 slots the
+    same requests pile up.
+
+    >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([32768.0]))
+    >>> def demand(slots):
+    ...     return path(Survivors(*np.zeros((2, 1, 4))), survival=s, step_tokens=np.array([500.0]),
+    ...                 step_seconds=np.array([10.0]), rates=np.array([[1.0]]), waiting=np.zeros(1),
+    ...                 prompt_tokens=np.zeros(1), slots=np.full((1, 4), slots),
+    ...                 serving_share=np.ones(1), slowdown=np.ones(1)).slots[0, :, 0].round(1).tolist()
+    >>> demand(np.inf), demand(5.0)
+    ([7.9, 12.6, 15.5, 17.3], [8.6, 16.1, 23.6, 31.1])
+    """
+    steps = left.requests.shape[1]
+    mass, moment = survival.integrals(step_tokens[:, None] * np.arange(1, steps + 1))
+    lasting = np.diff(mass, axis=1, prepend=0.0) / step_tokens[:, None]  # Sbar(j): of starts j steps ago
+    written = np.diff(moment, axis=1, prepend=0.0) / step_tokens[:, None]  # their tokens, per start
+    occupied = left.requests * serving_share[:, None]
+    arriving = rates * step_seconds[:, None]
+    queue = np.broadcast_to(waiting[:, None], rates.shape)
+    started = np.empty((steps, *rates.shape))
+    result = Path(slots=np.empty((len(rates), steps, rates.shape[1])), kv_tokens=np.empty((len(rates), steps, rates.shape[1])))
+    prompt = prompt_tokens[:, None]
+    for step in range(steps):
+        queue = queue + arriving
+        carried = np.einsum("icr,ci->cr", started[:step], lasting[:, step:0:-1])
+        room = np.maximum(slots[:, step, None] - occupied[:, step, None] - carried, 0.0)
+        started[step] = np.minimum(queue, room / lasting[:, :1])
+        queue = queue - started[step]
+        serving = carried + started[step] * lasting[:, :1] + left.requests[:, step, None]
+        tokens = np.einsum("icr,ci->cr", started[: step + 1], written[:, step::-1]) + left.tokens[:, step, None]
+        result.slots[:, step] = serving * slowdown[:, None] + queue
+        result.kv_tokens[:, step] = (serving + queue) * prompt + tokens
+    return result

@@ -1,0 +1,215 @@
+"""The demand model as one pure fold: what was seen and what is remembered give what is needed and a new memory."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from longtail.demand import attainment, capacity, lengths, outlook, owed, startup
+from longtail.demand.answer import Answers, unpack
+from longtail.demand.buckets import Array
+from longtail.demand.estimate import Demand
+from longtail.demand.fleet_arrays import FleetArrays, Parameters, Supplies
+from longtail.demand.follow import Clock, Followed, follow
+from longtail.demand.memory import DemandMemory, FleetState
+from longtail.demand.observation import Observation
+from longtail.demand.parameters import ServiceParameters
+from longtail.demand.supply import Supply
+
+__all__ = ["DemandMemory", "estimate", "step"]
+
+
+def estimate(
+    *,
+    keys: Sequence[Hashable],
+    parameters: Sequence[ServiceParameters],
+    observations: Sequence[Observation],
+    supplies: Sequence[Supply],
+    memory: DemandMemory,
+    now: float,
+) -> tuple[list[Demand], DemandMemory]:
+    """Demand of each service at one tick, and the memory for the next.
+
+    Equal arguments give equal results; ``memory`` is not changed, so a replay may start from any of them. Services are
+    told apart by key: they may come, go and change places. ``now`` is in Unix seconds and does not run backwards
+    (a tick earlier than the last one is taken as no time having passed).
+
+    Raises:
+        ValueError: the sequences differ in length, or a key is given twice.
+
+    Example: a pool on which nothing has been learned yet.
+
+    >>> from longtail.demand.observation import Signal
+    >>> seen = Observation(at_seconds=0.0, running_requests=Signal(20.0), waiting_requests=Signal(5.0))
+    >>> demands, memory = estimate(keys=["r1"], parameters=[ServiceParameters()], observations=[seen],
+    ...                            supplies=[Supply(ready_replicas=1)], memory=DemandMemory.empty(), now=0.0)
+    >>> demands[0].slots_now, demands[0].capacity.slots_per_replica, demands[0].slots_forecast
+    (25.0, 64.0, None)
+    """
+    if not len(keys) == len(parameters) == len(observations) == len(supplies):
+        raise ValueError(
+            f"keys, parameters, observations and supplies must be equally long, got {len(keys)}, {len(parameters)}, "
+            f"{len(observations)} and {len(supplies)}"
+        )
+    if len(set(keys)) != len(keys):
+        raise ValueError("keys must be unique")
+    if not keys:
+        return [], replace(DemandMemory.empty(), now=now)
+    packed = Parameters.pack(parameters)
+    answers, after = step(
+        keys=keys,
+        parameters=packed,
+        seen=FleetArrays.pack(observations, packed),
+        supplies=Supplies.pack(supplies),
+        memory=memory,
+        now=now,
+    )
+    return unpack(answers), after
+
+
+def step(
+    *,
+    keys: Sequence[Hashable],
+    parameters: Parameters,
+    seen: FleetArrays,
+    supplies: Supplies,
+    memory: DemandMemory,
+    now: float,
+) -> tuple[Answers, DemandMemory]:
+    """`estimate` on arrays, at least one service: everything but the loops over objects."""
+    state, returning = memory.aligned(keys)
+    elapsed = 0.0 if memory.now is None else max(now - memory.now, 0.0)
+    clock = Clock(now=now, elapsed_seconds=elapsed, returning=returning)
+    state, cold_start = _cold_start(state, supplies, parameters)
+    horizon = cold_start.p90_seconds
+    state, followed, width = follow(
+        state, clock=clock, seen=seen, parameters=parameters, width_seconds=memory.width_seconds
+    )
+    replica, present = _present(state, seen, followed, parameters)
+    quantile = attainment.level(state.attainment, objective=parameters.attainment)
+    state = outlook.judge(state, clock=clock, now=present, horizon_seconds=horizon, quantile=quantile)
+    slots, kv = outlook.look_ahead(
+        state,
+        now=present,
+        followed=followed,
+        cold_start=cold_start,
+        supplies=supplies,
+        slots_per_replica=replica.slots,
+        pods=np.maximum(seen.reporting_pods, supplies.ready),
+        quantile=quantile,
+    )
+    state = outlook.remember(
+        state, clock=clock, horizon_seconds=horizon, slots=slots, kv=kv, now=present, made=state.arrivals.known
+    )
+    state = replace(
+        state,
+        attainment=attainment.learn(
+            state.attainment,
+            requests=seen.waits.requests,
+            within=seen.waits.within,
+            whole=followed.gauges_fresh,
+            observed=seen.waits.known,
+            short=supplies.ready * replica.slots < slots.upper,
+            objective=parameters.attainment,
+            elapsed_seconds=elapsed,
+        ),
+    )
+    answers = _answers(state, seen, followed, replica, present, cold_start, slots, kv, quantile)
+    return answers, DemandMemory(keys=tuple(keys), now=max(now, now - elapsed), width_seconds=width, state=state)
+
+
+def _cold_start(
+    state: FleetState, supplies: Supplies, parameters: Parameters
+) -> tuple[FleetState, startup.ColdStart]:
+    learned = state.startup
+    for service, seconds in supplies.cold_starts:
+        learned = startup.learn(learned, service=service, seconds=seconds)
+    return replace(state, startup=learned), startup.cold_start(learned, prior_seconds=parameters.startup_seconds)
+
+
+def _present(
+    state: FleetState, seen: FleetArrays, followed: Followed, parameters: Parameters
+) -> tuple[capacity.ReplicaCapacity, outlook.Now]:
+    """Capacity of a replica and the demand of now; where a gauge is silent, the state's own idea of it."""
+    survival, service = followed.survival, state.service
+    in_flight = survival.half_square / survival.mean  # mean tokens written by a request in flight
+    kv_per_request = followed.prompt_tokens + in_flight
+    said = parameters.kv_cache_tokens
+    kv_tokens = np.where(said > 0, said, service.kv_per_replica)
+    replica = capacity.replica(
+        state.capacity,
+        kv_tokens=kv_tokens,
+        kv_known=kv_tokens > 0,
+        kv_per_request=kv_per_request,
+        stated_slots=seen.max_concurrent.value,
+        spec_slots=parameters.max_concurrent_requests,
+    )
+    slots_known = seen.running.known & seen.waiting.known
+    running = np.where(slots_known, seen.running.value, state.flight.total)
+    waiting = np.where(slots_known, seen.waiting.value, service.waiting)
+    slowdown = capacity.slowdown(
+        state.capacity,
+        batch=running / np.maximum(seen.reporting_pods, 1.0),
+        slots=replica.slots,
+        kv_per_request=kv_per_request,
+    )
+    estimated = state.flight.tokens + running * followed.prompt_tokens
+    kv_used = np.where(seen.kv_used.known, seen.kv_used.value, estimated)
+    return replica, outlook.Now(
+        slots=running * slowdown + waiting,
+        kv_tokens=kv_used + waiting * followed.prompt_tokens,
+        slots_known=slots_known,
+        kv_known=seen.kv_used.known,
+        slots_fresh=followed.gauges_fresh,
+        kv_fresh=seen.kv_used.fresh & followed.gauges_fresh,
+        slowdown=slowdown,
+        waiting=waiting,
+    )
+
+
+def _answers(
+    state: FleetState,
+    seen: FleetArrays,
+    followed: Followed,
+    replica: capacity.ReplicaCapacity,
+    present: outlook.Now,
+    cold_start: startup.ColdStart,
+    slots: outlook.Outlook,
+    kv: outlook.Outlook,
+    quantile: Array,
+) -> Answers:
+    survival = followed.survival
+    running = owed.running_tokens(state.flight, survival=survival)
+    total = owed.owed_tokens(running=running, waiting_requests=present.waiting, mean_tokens=survival.mean)
+    share = np.where(seen.reasoning_share.known, np.minimum(seen.reasoning_share.value, 1.0), 1.0)
+    mass, _ = survival.integrals((cold_start.p90_seconds / followed.tpot_seconds)[:, None])
+    alarmed, factor = lengths.change_factor(state.lengths, survival=survival)
+    covered, coverage = outlook.slots_coverage(state)
+    return Answers(
+        replica=replica,
+        mean_tokens=survival.mean,
+        p50_tokens=survival.quantile(0.5),
+        p99_tokens=survival.quantile(0.99),
+        tail_share=lengths.tail_share(survival),
+        changed=alarmed,
+        change_factor=factor,
+        cold_start=cold_start,
+        slots_now=present.slots,
+        slots_known=present.slots_known,
+        kv_now=present.kv_tokens,
+        kv_known=present.kv_known,
+        kv_ever=state.service.kv_per_replica > 0,
+        owed_tokens=total,
+        owed_known=present.slots_known | state.arrivals.known,
+        reasoning_tokens=total * share,
+        forecast_known=state.arrivals.known,
+        slots=slots,
+        kv=kv,
+        quantile=quantile,
+        coverage=coverage,
+        coverage_known=covered,
+        known_fraction=np.clip(1 - mass[:, 0] / survival.mean, 0.0, 1.0),
+        attainment=state.attainment.delivered,
+        attainment_known=state.attainment.windows > 0,
+        arrivals_per_second=state.arrivals.rates[:, 1],
+    )

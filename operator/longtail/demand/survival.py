@@ -1,0 +1,201 @@
+"""The length of an answer as a survival function, for many services at once.
+
+S(u) is the share of answers longer than u tokens. The hazard h (the chance per token that an answer ends now) is
+constant within a bucket, so that S is an exponential arc in each, and the two integrals everything else needs have
+closed forms:
+
+    I(u) = integral of S over 0..u      expected tokens written up to age u; I(max) is the mean length
+    J(u) = integral of x S(x) over 0..u  J(max) = E[length^2]/2: the memory-time product of the KV cache
+
+Log-linear interpolation of S from vLLM's 1-2-5 buckets has been measured to keep the mean within +0.7 % and S
+within 0.022 on DeepSeek-R1 lengths; linear interpolation is off by +8.4 %. At ``limit`` every answer ends.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from longtail.demand.buckets import EDGES, Array, Array32, Index, bucket_of
+
+_DEEPEST = 60.0
+"""Cumulative hazard beyond which nobody is left (e^-60): keeps exp away from underflow in 32 bits too."""
+
+
+def decay_integrals(hazard: Array, length: Array) -> tuple[Array, Array]:
+    """Integrals over x in 0..length of exp(-hazard x) and of x exp(-hazard x); hazard > 0 per token.
+
+    Below hazard * length = 1e-3 the series is used: the closed form subtracts nearly equal numbers there.
+
+    >>> zeroth, first = decay_integrals(np.array([0.01, 1e-9]), np.array([100.0, 100.0]))
+    >>> zeroth.round(3).tolist(), first.round(1).tolist()
+    ([63.212, 100.0], [2642.4, 5000.0])
+    """
+    x = np.minimum(hazard * length, _DEEPEST)
+    small = x < 1e-3
+    safe = np.where(small, 1.0, x)
+    gone = -np.expm1(-safe)
+    zeroth = length * np.where(small, 1 - x / 2, gone / safe)
+    first = length * length * np.where(small, 0.5 - x / 3, (gone - safe * (1 - gone)) / (safe * safe))
+    return zeroth, first
+
+
+@dataclass(frozen=True, slots=True)
+class Survival:
+    """Length distributions of ``services`` services. Arrays have shape (services, `BUCKETS`) unless said otherwise.
+
+    Tables hold the value at the lower edge of each bucket.
+    """
+
+    hazard: Array
+    """Per token, > 0."""
+    cumulative: Array
+    """Integral of the hazard."""
+    mass: Array
+    """I: tokens."""
+    moment: Array
+    """J: tokens squared."""
+    limit: Array
+    """Longest answer in tokens, shape (services,)."""
+    mean: Array
+    """I(limit): mean length in tokens, shape (services,)."""
+    half_square: Array
+    """J(limit) = E[length^2] / 2 in tokens squared, shape (services,)."""
+
+    @classmethod
+    def of(cls, *, hazard: Array, limit: Array) -> "Survival":
+        """Tables of a piecewise-constant hazard per token, shape (services, `BUCKETS`), cut at ``limit`` tokens.
+
+        >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([32768.0]))
+        >>> s.mean.round(3).tolist(), np.sqrt(s.half_square).round(1).tolist()
+        ([1000.0], [1000.0])
+        """
+        upper = np.minimum(np.append(EDGES[1:], np.inf), limit[:, None])
+        width = np.maximum(upper - EDGES, 0.0)
+        grown = np.minimum(np.cumsum(hazard * width, axis=1), _DEEPEST)
+        cumulative = np.concatenate([np.zeros((len(hazard), 1)), grown[:, :-1]], axis=1)
+        zeroth, first = decay_integrals(hazard, width)
+        alive = np.exp(-cumulative)
+        mass = np.cumsum(alive * zeroth, axis=1)
+        moment = np.cumsum(alive * (EDGES * zeroth + first), axis=1)
+        zero = np.zeros((len(hazard), 1))
+        return cls(
+            hazard=hazard,
+            cumulative=cumulative,
+            mass=np.concatenate([zero, mass[:, :-1]], axis=1),
+            moment=np.concatenate([zero, moment[:, :-1]], axis=1),
+            limit=limit,
+            mean=mass[:, -1],
+            half_square=moment[:, -1],
+        )
+
+    def rows(self, rows: Index) -> "Survival":
+        """The same for some of the services."""
+        return Survival(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def cumulative_hazard(self, age: Array32) -> Array32:
+        """Integral of the hazard up to ages of shape (services, n), in 32 bits; 60 from the limit on.
+
+        >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([8000.0]))
+        >>> s.cumulative_hazard(np.array([[500.0, 3000.0, 8000.0]], dtype=np.float32)).tolist()
+        [[0.5, 3.0, 60.0]]
+        """
+        bucket = bucket_of(age)
+        offset = age - EDGES.astype(np.float32)[bucket]
+        start = np.take_along_axis(self.cumulative.astype(np.float32), bucket, axis=1)
+        slope = np.take_along_axis(self.hazard.astype(np.float32), bucket, axis=1)
+        grown = np.minimum(start + slope * offset, np.float32(_DEEPEST))
+        limit = self.limit.astype(np.float32)[:, None]
+        return np.where(age < limit, grown, np.float32(_DEEPEST))
+
+    def survival(self, age: Array) -> Array:
+        """S: share of answers longer than ages of shape (services, n), 0..1.
+
+        >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([8000.0]))
+        >>> s.survival(np.array([[0.0, 1000.0, 9000.0]])).round(4).tolist()
+        [[1.0, 0.3679, 0.0]]
+        """
+        hazard, cumulative, _, _, offset = self._at(age)
+        alive = np.exp(-np.minimum(cumulative + hazard * offset, _DEEPEST))
+        result: Array = np.where(age < self.limit[:, None], alive, 0.0)
+        return result
+
+    def integrals(self, age: Array) -> tuple[Array, Array]:
+        """I and J up to ages of shape (services, n): tokens, and tokens squared.
+
+        >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([8000.0]))
+        >>> mass, moment = s.integrals(np.array([[1000.0, 1e9]]))
+        >>> mass.round(1).tolist(), moment.round(0).tolist()
+        ([[632.1, 999.7]], [[264241.0, 996981.0]])
+        """
+        hazard, cumulative, mass, moment, offset = self._at(np.minimum(age, self.limit[:, None]))
+        zeroth, first = decay_integrals(hazard, offset)
+        alive = np.exp(-cumulative)
+        edge = EDGES[bucket_of(np.minimum(age, self.limit[:, None]))]
+        return mass + alive * zeroth, moment + alive * (edge * zeroth + first)
+
+    def residual(self, age: Array) -> Array:
+        """Mean tokens still to come of an answer that has reached an age, shape (services, n).
+
+        (I(limit) - I(u)) / S(u). An answer at the limit has nothing left.
+
+        >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([8000.0]))
+        >>> s.residual(np.array([[0.0, 4000.0, 7000.0, 8000.0]])).round(0).tolist()
+        [[1000.0, 982.0, 632.0, 0.0]]
+        """
+        mass, _ = self.integrals(age)
+        alive = self.survival(age)
+        left = np.maximum(self.mean[:, None] - mass, 0.0)
+        rest = np.divide(left, alive, out=np.zeros_like(left), where=alive > 1e-20)
+        result: Array = np.minimum(rest, np.maximum(self.limit[:, None] - age, 0.0))
+        return result
+
+    def quantile(self, share: float) -> Array:
+        """Length that a share of the answers, 0 <= share < 1, does not exceed: tokens, shape (services,).
+
+        >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([4000.0]))
+        >>> s.quantile(0.5).round(1).tolist(), s.quantile(0.99).tolist()
+        ([693.1], [4000.0])
+        """
+        depth = -np.log1p(-share)
+        bucket = np.maximum((self.cumulative <= depth).sum(axis=1) - 1, 0)
+        row = np.arange(len(bucket))
+        reached = EDGES[bucket] + (depth - self.cumulative[row, bucket]) / self.hazard[row, bucket]
+        result: Array = np.minimum(reached, self.limit)
+        return result
+
+    def stationary_ages(self, count: int) -> Array:
+        """``count`` ages, shape (services, count), at equal quantiles of the ages of requests found in flight.
+
+        In a steady state a request in flight has age u with density S(u)/mean, so the quantile p is where
+        I(u) = p mean.
+
+        >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([32768.0]))
+        >>> s.stationary_ages(4).round(0).tolist()
+        [[134.0, 470.0, 981.0, 2079.0]]
+        """
+        target = self.mean[:, None] * ((np.arange(count) + 0.5) / count)
+        bucket = (self.mass[:, None, :] <= target[:, :, None]).sum(axis=2) - 1
+        hazard = np.take_along_axis(self.hazard, bucket, axis=1)
+        alive = np.exp(-np.take_along_axis(self.cumulative, bucket, axis=1))
+        gone = hazard * (target - np.take_along_axis(self.mass, bucket, axis=1)) / alive
+        offset = -np.log1p(-np.clip(gone, 0.0, 1 - 1e-12)) / hazard
+        result: Array = np.minimum(EDGES[bucket] + offset, self.limit[:, None])
+        return result
+
+    def bucket_probability(self) -> Array:
+        """Chance that an answer ends in each bucket, answers cut at the limit included; rows sum to 1.
+
+        >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([1500.0]))
+        >>> s.bucket_probability()[0, 9:12].round(4).tolist()
+        [0.2387, 0.3679, 0.0]
+        """
+        alive = np.where(self.limit[:, None] > EDGES, np.exp(-self.cumulative), 0.0)
+        result: Array = alive - np.append(alive[:, 1:], np.zeros((len(alive), 1)), axis=1)
+        return result
+
+    def _at(self, age: Array) -> tuple[Array, Array, Array, Array, Array]:
+        bucket = bucket_of(age)
+        tables = (self.hazard, self.cumulative, self.mass, self.moment)
+        hazard, cumulative, mass, moment = (np.take_along_axis(table, bucket, axis=1) for table in tables)
+        return hazard, cumulative, mass, moment, age - EDGES[bucket]
+
