@@ -1,0 +1,187 @@
+"""Dynamo's one-step load predictors: constant, Kalman (local linear trend) and ARIMA, as pure folds.
+
+Read from ai-dynamo/dynamo 260b6ae (``components/src/dynamo/planner/core/load/predictors.py``) and the
+defaults in ``planner_config.py`` 1366ebb / ``config/defaults.py``.
+
+Quirks kept: the zeros before the first load are skipped; a value that is not finite is a zero; the Kalman
+forecast may be negative (only its log1p variant is clipped); ARIMA answers with the last value until it has
+five, and with the first value while all are equal.
+
+ARIMA needs ``statsmodels`` (an extra: ``pip install statsmodels``). Dynamo uses ``pmdarima.auto_arima``,
+which picks the orders by AIC step by step; ours picks them by AIC from all p, q <= 2 and d <= 1 once, then
+only appends, as Dynamo does, with the same fall-back to log1p when the orders collapse to (0, d, 0). The
+two agree on kind, not on every digit.
+"""
+
+import importlib
+import itertools
+import math
+import warnings
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from longtail.errors import SettingsError
+
+
+class Predictor(Protocol):
+    """One series. A value: ``observed`` returns the next one."""
+
+    def observed(self, value: float) -> Self:
+        """With one more interval's value in it."""
+
+    def forecast(self) -> float:
+        """The next interval's value; 0 before the first one."""
+
+
+def clean(value: float, *, seen_load: bool) -> float | None:
+    """The value as Dynamo's buffer takes it; None for what it skips."""
+    value = value if math.isfinite(value) else 0.0
+    return None if value == 0 and not seen_load else value
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """The next interval is like the last one."""
+
+    last: float | None = None
+
+    def observed(self, value: float) -> Self:
+        """Remember it."""
+        cleaned = clean(value, seen_load=self.last is not None)
+        return self if cleaned is None else replace(self, last=cleaned)
+
+    def forecast(self) -> float:
+        """The last value."""
+        return self.last or 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kalman:
+    """Level and trend. Q = diag(q_level, q_trend) a step, R = r, P starts at 1000·I.
+
+    The first value sets the level; each further one is a predict and an update. A forecast is one predict.
+    """
+
+    q_level: float = 1.0
+    q_trend: float = 0.1
+    r: float = 10.0
+    log1p: bool = False
+    level: float | None = None
+    trend: float = 0.0
+    covariance: tuple[float, float, float] = (1000.0, 0.0, 1000.0)
+    """P as (level, cross, trend): it is symmetric."""
+
+    def observed(self, value: float) -> Self:
+        """Predict one step, then take the value in."""
+        cleaned = clean(value, seen_load=self.level is not None)
+        if cleaned is None:
+            return self
+        measured = math.log1p(max(0.0, cleaned)) if self.log1p else cleaned
+        if self.level is None:
+            return replace(self, level=measured, trend=0.0)
+        level, (p_level, p_cross, p_trend) = self._predicted()
+        innovation, scale = measured - level, p_level + max(1e-9, self.r)
+        gain_level, gain_trend = p_level / scale, p_cross / scale
+        return replace(
+            self,
+            level=level + gain_level * innovation,
+            trend=self.trend + gain_trend * innovation,
+            covariance=(
+                (1 - gain_level) * p_level,
+                (1 - gain_level) * p_cross,
+                p_trend - gain_trend * p_cross,
+            ),
+        )
+
+    def forecast(self) -> float:
+        """Level plus trend."""
+        if self.level is None:
+            return 0.0
+        level, _ = self._predicted()
+        return max(0.0, math.expm1(level)) if self.log1p else level
+
+    def _predicted(self) -> tuple[float, tuple[float, float, float]]:
+        assert self.level is not None
+        p_level, p_cross, p_trend = self.covariance
+        return self.level + self.trend, (
+            p_level + 2 * p_cross + p_trend + max(1e-12, self.q_level),
+            p_cross + p_trend,
+            p_trend + max(1e-12, self.q_trend),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Arima:
+    """ARIMA(p, d, q) without season. Orders and coefficients are found once, at the fifth value.
+
+    Raises:
+        SettingsError: at construction, when statsmodels is not installed.
+    """
+
+    log1p: bool = False
+    values: tuple[float, ...] = ()
+    fitted: Any = field(default=None, compare=False, repr=False)
+    """statsmodels' result, extended by each value; never changed in place."""
+    in_log: bool = False
+
+    def __post_init__(self) -> None:
+        _statsmodels()
+
+    def observed(self, value: float) -> Self:
+        """Append, and fit at the fifth value that is not like all others."""
+        cleaned = clean(value, seen_load=bool(self.values))
+        if cleaned is None:
+            return self
+        raw = max(0.0, cleaned)
+        values = (*self.values, raw)
+        if self.fitted is not None:
+            shown = math.log1p(raw) if self.in_log else raw
+            return replace(self, values=values, fitted=self.fitted.append([shown], refit=False))
+        if len(values) < 5 or len(set(values)) == 1:
+            return replace(self, values=values)
+        fitted, collapsed = _auto_fit(values, log1p=self.log1p)
+        in_log = self.log1p
+        if collapsed and not in_log:
+            (fitted, _), in_log = _auto_fit(values, log1p=True), True
+        return replace(self, values=values, fitted=fitted, in_log=in_log)
+
+    def forecast(self) -> float:
+        """One step ahead, never negative; the last value while there is no fit."""
+        if not self.values:
+            return 0.0
+        if self.fitted is None:
+            return self.values[-1]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ahead = float(np.asarray(self.fitted.forecast(1))[0])
+        if not math.isfinite(ahead):
+            return self.values[-1]
+        return max(0.0, math.expm1(ahead) if self.in_log else ahead)
+
+
+def _statsmodels() -> Any:
+    try:
+        return importlib.import_module("statsmodels.tsa.arima.model")
+    except ModuleNotFoundError as absent:
+        raise SettingsError(
+            "predictor arima: needs the package statsmodels, which is not installed (pip install statsmodels)"
+        ) from absent
+
+
+def _auto_fit(values: tuple[float, ...], *, log1p: bool) -> tuple[Any, bool]:
+    """Best fit by AIC over p, q <= 2 and d <= 1, and whether it has neither p nor q. None when none fits."""
+    series = np.log1p(values) if log1p else np.asarray(values)
+    best, collapsed, best_aic = None, False, math.inf
+    arima = _statsmodels().ARIMA
+    for p, d, q in itertools.product(range(3), range(2), range(3)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                result = arima(series, order=(p, d, q), trend="c" if d == 0 else "t").fit()
+            except (ValueError, np.linalg.LinAlgError):
+                continue  # an order that cannot be fitted to so few values is no candidate
+        if math.isfinite(result.aic) and result.aic < best_aic:
+            best, collapsed, best_aic = result, p == q == 0, result.aic
+    return best, collapsed
