@@ -3,7 +3,7 @@
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
@@ -39,7 +39,7 @@ def vector(*samples: tuple[dict[str, str], float | str], **more: object) -> Repl
     return success("vector", result, **more)
 
 
-def success(result_type: str, result: list[object], **more: object) -> Reply:
+def success(result_type: str, result: Sequence[object], **more: object) -> Reply:
     payload = {"status": "success", "data": {"resultType": result_type, "result": result}, **more}
     return Reply(body=json.dumps(payload).encode())
 

@@ -6,7 +6,7 @@ import gzip
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 
 from longtail.errors import MetricsError, MetricsUnavailable, QueryRejected
 from longtail.signals.client import PrometheusClient
+from longtail.signals.exchange import Answer
 from longtail.signals.sources import BasicFile, BearerFile, MetricsSource
 
 from .conftest import Asked, FakePrometheus, Reply, success, vector
@@ -78,7 +79,11 @@ async def test_a_range_is_asked_for_as_a_matrix(prometheus: FakePrometheus) -> N
     assert answer.result[0]["values"] == [[60, "1"], [120, "2"]]
     (asked,) = prometheus.asked
     assert asked.path == "/api/v1/query_range"
-    assert {key: asked.form[key] for key in ("start", "end", "step")} == {"start": "60", "end": "120", "step": "60"}
+    assert {key: asked.form[key] for key in ("start", "end", "step")} == {
+        "start": "60",
+        "end": "120",
+        "step": "60",
+    }
 
 
 _PROBLEM = b'{"status":"error","errorType":"execution","error":"would load too many samples"}'
@@ -94,7 +99,10 @@ _PROBLEM = b'{"status":"error","errorType":"execution","error":"would load too m
         pytest.param(Reply(400, _PROBLEM), QueryRejected, "400", id="400"),
         pytest.param(Reply(403, b"<html>forbidden"), QueryRejected, "forbidden", id="403-html"),
         pytest.param(
-            Reply(200, b"<html><title>Sign in", "text/html"), MetricsUnavailable, "text/html", id="sign-in-page"
+            Reply(200, b"<html><title>Sign in", "text/html"),
+            MetricsUnavailable,
+            "text/html",
+            id="sign-in-page",
         ),
         pytest.param(Reply(200, b'{"status":"succ'), MetricsUnavailable, "instead of JSON", id="cut-short"),
         pytest.param(Reply(200, b""), MetricsUnavailable, "instead of JSON", id="empty"),
@@ -104,7 +112,10 @@ _PROBLEM = b'{"status":"error","errorType":"execution","error":"would load too m
         pytest.param(success("scalar", []), MetricsUnavailable, "scalar", id="scalar"),
         pytest.param(success("matrix", []), MetricsUnavailable, "matrix", id="matrix-for-a-vector"),
         pytest.param(
-            Reply(302, headers={"Location": "http://127.0.0.1:1/login"}), MetricsUnavailable, "redirected", id="302"
+            Reply(302, headers={"Location": "http://127.0.0.1:1/login"}),
+            MetricsUnavailable,
+            "redirected",
+            id="302",
         ),
     ],
 )
@@ -152,7 +163,7 @@ async def test_a_connection_cut_before_the_answer_is_unavailable() -> None:
         thread = threading.Thread(target=hang_up)
         thread.start()
         async with client(f"http://127.0.0.1:{listener.getsockname()[1]}") as opened:
-            with pytest.raises(MetricsUnavailable, match="closed|reset|aborted"):
+            with pytest.raises(MetricsUnavailable, match=r"closed|reset|aborted"):
                 await opened.query("up", 1.0)
         thread.join()
 
@@ -162,7 +173,7 @@ async def test_a_silent_server_is_given_up_and_its_thread_comes_back(prometheus:
     replies = iter([Reply(before=lambda: release.wait(10)), vector()])
     prometheus.answer = lambda _: next(replies)
     async with client(prometheus.url, timeout_seconds=0.2, concurrency=1) as opened:
-        with pytest.raises(MetricsUnavailable, match="no answer within|timed out"):
+        with pytest.raises(MetricsUnavailable, match=r"no answer within|timed out"):
             await opened.query("up", 1.0)
         release.set()
         assert (await _eventually(lambda: opened.query("up", 1.0))).result == []
@@ -182,7 +193,7 @@ async def test_a_dripping_server_holds_no_thread(prometheus: FakePrometheus) -> 
         stop.set()
 
 
-async def _eventually(ask: Callable[[], "asyncio.Future[object]"]) -> object:
+async def _eventually(ask: Callable[[], Awaitable[Answer]]) -> Answer:
     """The single thread is busy until it notices that nobody waits."""
     for _ in range(50):
         try:
@@ -237,7 +248,9 @@ async def test_a_401_has_the_token_read_again_even_if_its_time_did_not_change(
     assert [asked.headers["Authorization"] for asked in prometheus.asked[1:]] == ["Bearer old", "Bearer new"]
 
 
-async def test_a_401_that_stays_is_refused_after_one_more_try(prometheus: FakePrometheus, tmp_path: Path) -> None:
+async def test_a_401_that_stays_is_refused_after_one_more_try(
+    prometheus: FakePrometheus, tmp_path: Path
+) -> None:
     (tmp_path / "token").write_text("wrong")
     prometheus.answer = lambda _: Reply(401, b"who are you")
     async with client(prometheus.url, authentication=BearerFile(tmp_path / "token")) as opened:

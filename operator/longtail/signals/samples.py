@@ -107,7 +107,7 @@ def instant_points(result: Sequence[Any]) -> list[Point]:
         MetricsUnavailable: the JSON is not that of a vector.
     """
     try:
-        return [(item["metric"], float(item["value"][1])) for item in result if "value" in item]
+        return [(_labels(item), float(item["value"][1])) for item in result if "histogram" not in item]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise MetricsUnavailable(f"malformed sample in a vector: {error!r}") from error
 
@@ -129,9 +129,16 @@ def range_points(result: Sequence[Any]) -> dict[float, list[Point]]:
 
 def _matrix(result: Sequence[Any]) -> Iterator[tuple[Mapping[str, str], float, float]]:
     for item in result:
-        labels = item["metric"]
+        labels = _labels(item)
         for at_seconds, text in item.get("values", ()):
             yield labels, float(at_seconds), float(text)
+
+
+def _labels(item: Any) -> Mapping[str, str]:
+    labels = item["metric"]
+    if not isinstance(labels, dict):
+        raise TypeError(f"labels are {labels!r}")
+    return labels
 
 
 @functools.lru_cache(maxsize=1024)
