@@ -94,9 +94,10 @@ def _peak_per_interval(
     begin: Floats, end: Floats, *, duration_seconds: float, interval_seconds: float
 ) -> Floats:
     """The greatest number of [begin, end) intervals open at once, per interval of the grid."""
-    grid = np.arange(0.0, duration_seconds, interval_seconds) # Occupancy only rises at a begin, so its
-    maximum over an interval is at the interval's start or at a begin. moments =
-    np.sort(np.concatenate([grid, begin[begin < duration_seconds]])) open_now = np.searchsorted(begin,
-    moments, side="right") - np.searchsorted(end, moments, side="right") first = np.searchsorted(moments,
-    grid, side="left") peaks: Floats = np.maximum.reduceat(open_now, first).astype(np.float64) if len(grid)
-    else np.zeros(0) return peaks
+    grid = np.arange(0.0, duration_seconds, interval_seconds)
+    # Occupancy only rises at a begin, so its greatest value over an interval is at its start or at a begin.
+    moments = np.sort(np.concatenate([grid, begin[begin < duration_seconds]]))
+    open_now = np.searchsorted(begin, moments, side="right") - np.searchsorted(end, moments, side="right")
+    first = np.searchsorted(moments, grid, side="left")
+    peaks: Floats = np.maximum.reduceat(open_now, first).astype(np.float64) if len(grid) else np.zeros(0)
+    return peaks
