@@ -1,6 +1,6 @@
 """A small Kubernetes API server: what longtail's client asks for, no more.
 
-Objects are JSON under their paths. Supported: GET, chunked lists (metadata only where asked for), merge patches
+Objects are JSON under their paths. Supported: GET, chunked lists (metadata only where asked), merge patches
 with resourceVersion as precondition, server-side apply on ``/status`` with uid as precondition, ``/scale`` of
 kinds registered with it, discovery, POST with generateName, and faults on demand.
 """

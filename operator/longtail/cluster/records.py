@@ -215,18 +215,16 @@ def pod_record(body: Mapping[str, Any], *, previous: PodRecord | None) -> PodRec
     )
 
 
-def scaler_record(body: Mapping[str, Any], *, kind: str) -> ScalerRecord | None:
-    """Read an HPA or a ScaledObject; None when it does not say what it scales."""
+def scaler_record(body: Mapping[str, Any], *, kind: str) -> ScalerRecord:
+    """Read an HPA or a ScaledObject."""
     metadata = body["metadata"]
     reference = (body.get("spec") or {}).get("scaleTargetRef") or {}
-    if not reference.get("name"):
-        return None
     target = TargetReference(
         # A ScaledObject may leave both out and means a Deployment; an HPA never does.
         api_version=reference.get("apiVersion") or "apps/v1",
         kind=reference.get("kind") or "Deployment",
         namespace=metadata["namespace"],
-        name=reference["name"],
+        name=reference.get("name", ""),
     )
     return ScalerRecord(
         kind=kind,

@@ -50,9 +50,6 @@ class Store:
             self._forget(kind, name)
             previous = None
         record = _read(kind, body, previous)
-        if record is None:
-            self._forget(kind, name)
-            return
         self._forget_labels(previous)
         self._records[kind][name] = record
         if isinstance(record, PodRecord):
@@ -136,7 +133,7 @@ class Store:
                 del self._pods_by_label[pair]
 
 
-def _read(kind: Kind, body: Mapping[str, Any], previous: Record | None) -> Record | None:
+def _read(kind: Kind, body: Mapping[str, Any], previous: Record | None) -> Record:
     if kind is SERVINGS:
         return serving_record(body, previous=previous if isinstance(previous, ServingRecord) else None)
     if kind is PODS:

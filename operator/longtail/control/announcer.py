@@ -1,0 +1,116 @@
+"""Turns outcomes into Events: scale changes, and conditions that flip. Failures are logged and dropped."""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from longtail.api.status import Condition, ConditionStatus
+from longtail.cluster.events import EventRecorder, ObjectReference
+from longtail.cluster.kinds import SERVINGS
+from longtail.control.clock import Clock, rfc3339_micro
+from longtail.control.outcome import Outcome
+from longtail.errors import ClusterError
+
+logger = logging.getLogger(__name__)
+
+_BAD_WHEN: Final = {
+    "Ready": ConditionStatus.FALSE,
+    "MetricsAvailable": ConditionStatus.FALSE,
+    "Conflict": ConditionStatus.TRUE,
+}
+"""Conditions whose flips are announced, and when they are bad news. The others follow from these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """The conditions of a service now, and their truth as it was known before."""
+
+    outcome: Outcome
+    conditions: Sequence[Condition]
+    before: Mapping[str, str]
+
+
+class Announcer:
+    """Decides what is worth an Event."""
+
+    def __init__(self, *, events: EventRecorder, clock: Clock) -> None:
+        self._events = events
+        self._clock = clock
+
+    def forget_all_but(self, uids: Collection[str]) -> None:
+        """Forget resources that are no more."""
+        self._events.forget_all_but(uids)
+
+    async def rescaled(self, outcome: Outcome) -> None:
+        """Announce that the target was scaled, or that it could not be."""
+        decision = outcome.decision
+        assert decision is not None
+        serving, target = _serving(outcome), _target(outcome)
+        time = rfc3339_micro(self._clock.unix_seconds())
+        try:
+            if outcome.rescaled:
+                await self._events.rescaled(
+                    serving=serving,
+                    target=target,
+                    desired=decision.desired,
+                    reason=decision.message,
+                    time=time,
+                )
+            else:
+                await self._events.rescale_failed(
+                    serving=serving,
+                    target=target,
+                    note=str(outcome.scale_error),
+                    time=time,
+                    now=self._clock.monotonic_seconds(),
+                )
+        except ClusterError as failed:
+            _log(outcome, failed)
+
+    async def flipped(self, flip: Flip) -> None:
+        """Announce every condition whose truth changed; its first sight is no change."""
+        for condition in flip.conditions:
+            was = flip.before.get(condition.type)
+            if condition.type not in _BAD_WHEN or was is None or was == str(condition.status):
+                continue
+            try:
+                await self._events.flipped(
+                    serving=_serving(flip.outcome),
+                    reason=condition.reason,
+                    note=f"{condition.type} is {condition.status}: {condition.message}",
+                    warning=condition.status is _BAD_WHEN[condition.type],
+                    time=rfc3339_micro(self._clock.unix_seconds()),
+                    now=self._clock.monotonic_seconds(),
+                )
+            except ClusterError as failed:
+                _log(flip.outcome, failed)
+
+
+def _log(outcome: Outcome, failed: ClusterError) -> None:
+    extra = {"service": str(outcome.view.record.key), "why": str(failed)}
+    logger.warning("an Event could not be posted", extra=extra)
+
+
+def _serving(outcome: Outcome) -> ObjectReference:
+    record = outcome.view.record
+    return ObjectReference(
+        api_version=SERVINGS.api_version,
+        kind=SERVINGS.kind,
+        namespace=record.key.namespace,
+        name=record.key.name,
+        uid=record.uid,
+    )
+
+
+def _target(outcome: Outcome) -> ObjectReference:
+    target, reference = outcome.view.target, outcome.view.record.target
+    assert target is not None
+    assert reference is not None
+    return ObjectReference(
+        api_version=reference.api_version,
+        kind=reference.kind,
+        namespace=reference.namespace,
+        name=reference.name,
+        uid=target.uid,
+    )
