@@ -105,7 +105,7 @@ def test_a_page_is_the_same_however_often_it_was_looked_at(exposition):
 
 @pytest.mark.parametrize("exposition", KINDS)
 def test_all_values_can_be_replaced_for_a_fault(exposition):
-    page = exposition().template.render_constant("NaN")
+    page = exposition().constant("NaN")
     values = [s.value for f in text_string_to_metric_families(page) for s in f.samples]
     assert values
     assert all(v != v for v in values)  # noqa: PLR0124 - NaN alone differs from itself

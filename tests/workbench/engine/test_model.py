@@ -61,10 +61,10 @@ class Journal(Recorder):
 
 
 def request(
-    id: int, *, at: float = 0.0, prompt: int = 10, output: int = 20, cap: int | None = None
+    number: int, *, at: float = 0.0, prompt: int = 10, output: int = 20, cap: int | None = None
 ) -> Request:
     return Request(
-        id=id, arrived_seconds=at, prompt_tokens=prompt, output_tokens=output, max_tokens=cap or 10_000
+        id=number, arrived_seconds=at, prompt_tokens=prompt, output_tokens=output, max_tokens=cap or 10_000
     )
 
 

@@ -25,8 +25,8 @@ PROFILE = EngineProfile(
 )
 
 
-def request(id: int, *, at: float = 0.0, output: int = 100) -> Request:
-    return Request(id=id, arrived_seconds=at, prompt_tokens=10, output_tokens=output, max_tokens=4096)
+def request(number: int, *, at: float = 0.0, output: int = 100) -> Request:
+    return Request(id=number, arrived_seconds=at, prompt_tokens=10, output_tokens=output, max_tokens=4096)
 
 
 def loads(pool: Pool) -> dict[str, int]:

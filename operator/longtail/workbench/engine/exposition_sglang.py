@@ -194,6 +194,10 @@ class SglangExposition:
         pairs = zip(self.recorders, replicas, strict=True)
         return self.template.render([recorder.values(replica) for recorder, replica in pairs])
 
+    def constant(self, value: str) -> str:
+        """The page with the same string in the place of every value."""
+        return self.template.render_constant(value)
+
 
 @lru_cache(maxsize=256)
 def _template(model_name: str) -> Template:

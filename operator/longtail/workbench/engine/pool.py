@@ -35,6 +35,9 @@ class Exposition(Protocol):
     def render(self, replicas: Sequence[Replica]) -> str:
         """The page now."""
 
+    def constant(self, value: str) -> str:
+        """The page with the same string in the place of every value (faults)."""
+
 
 class Source(Protocol):
     """Where requests come from, in order of time."""
@@ -174,7 +177,7 @@ class Pool:
             at = min(arrival, freed)
             if at > to_seconds:
                 break
-            self._advance_engines(at)
+            self._work_until(at)
             if source is not None and arrival == at:
                 self._arrived += 1
                 self.door.append(source.take())
@@ -309,6 +312,14 @@ class Pool:
 
     # ------------------------------------------------------------------ routing
 
+    def _work_until(self, at: float) -> None:
+        """Only engines with an event before then move; the others' state is a closed form of time."""
+        for pod in self.pods.values():
+            for engine in pod.engines:
+                if engine.next_event_seconds <= at:
+                    engine.advance(at)
+        self.now_seconds = at
+
     def _advance_engines(self, at: float) -> None:
         for pod in self.pods.values():
             for engine in pod.engines:
@@ -332,6 +343,8 @@ class Pool:
             return None
         if self._routing == "least_loaded" and not self._gateway:
             return min(self._targets, key=_load)
+        for engine in self._targets:
+            engine.advance(self.now_seconds)
         roomy = [engine for engine in self._targets if _has_room(engine)]
         if not roomy:
             return None if self._gateway else min(self._targets, key=_load)
