@@ -26,7 +26,7 @@ def _split(value: object) -> object:
 class Settings(BaseModel):
     """Settings of the operator."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     interval_seconds: Annotated[float, Field(ge=0.1, le=300)] = 15.0
     """Seconds between two looks at the fleet."""

@@ -1,0 +1,191 @@
+"""``longtail explain`` and ``kubectl longtail explain``: how a number came about, for somebody on call at 3 a.m.
+
+Reads ``status`` and nothing else: what is shown is what the operator wrote down when it decided.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+from pydantic import ValidationError
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from longtail.api.resource import read_spec
+from longtail.api.spec import ReasoningServingSpec
+from longtail.api.status import Condition, ConditionStatus, ReasoningServingStatus
+from longtail.cluster.client import connect
+from longtail.cluster.kinds import SERVINGS
+from longtail.errors import ClusterError, NotFound, SpecError
+from longtail.policy.decision import Rung
+from longtail.policy.fleet import Mode
+
+_RUNGS: dict[Rung, str] = {
+    Rung.REACTIVE: "for the requests at hand",
+    Rung.FORECAST: "for the requests to come",
+    Rung.FLOOR: "at least",
+    Rung.CEILING: "at most",
+    Rung.BEHAVIOR: "how fast it may change",
+    Rung.SAFETY: "whether the data can be trusted",
+}
+_MODES: dict[Mode, str] = {
+    Mode.OFF: "Off: nothing is read and nothing is done",
+    Mode.ADVISE: "Advise: the number is published, not written",
+    Mode.ACTIVE: "Active: the number is written to the target",
+}
+_GOOD_WHEN_FALSE = frozenset({"Conflict", "ScalingLimited", "CapacityPending"})
+
+
+@click.command()
+@click.argument("resource", metavar="NAMESPACE/NAME")
+@click.option("--kubeconfig", default=None, help="Path of a kubeconfig. Default: kubectl's.")
+@click.option("--context", default=None, help="Context of the kubeconfig. Default: its current one.")
+def explain(*, resource: str, kubeconfig: str | None, context: str | None) -> None:
+    """Explain the number of replicas of a ReasoningServing, step by step."""
+    namespace, slash, name = resource.partition("/")
+    if not (namespace and slash and name) or "/" in name:
+        raise click.BadParameter(f"{resource!r} is not NAMESPACE/NAME", param_hint="NAMESPACE/NAME")
+    body = asyncio.run(_read(namespace, name, kubeconfig=kubeconfig, context=context))
+    Console(highlight=False, soft_wrap=False).print(explanation(body))
+
+
+async def _read(namespace: str, name: str, *, kubeconfig: str | None, context: str | None) -> dict[str, Any]:
+    async with await connect(kubeconfig=kubeconfig, context=context) as api:
+        try:
+            return await api.get(SERVINGS.path(namespace=namespace, name=name))
+        except NotFound as missing:
+            raise NotFound(f"there is no ReasoningServing {namespace}/{name} in this cluster") from missing
+        except ClusterError as failed:
+            raise type(failed)(f"ReasoningServing {namespace}/{name} cannot be read: {failed}") from failed
+
+
+def explanation(body: dict[str, Any]) -> RenderableType:
+    """Return what there is to say about a resource as the API server shows it."""
+    metadata = body["metadata"]
+    title = Text(f"{metadata['namespace']}/{metadata['name']}", style="bold")
+    try:
+        spec = read_spec(body)
+    except SpecError as unusable:
+        return Group(title, Text(f"The spec cannot be used: {unusable}", style="red"))
+    try:
+        status = ReasoningServingStatus.model_validate(body.get("status") or {})
+    except ValidationError as foreign:
+        return Group(title, Text(f"The status was not written by this version: {foreign}", style="red"))
+    if status.observed_generation is None:
+        return Group(
+            title, *_target(spec), Text("No operator has looked at this resource yet.", style="yellow")
+        )
+    return Group(
+        title,
+        *_target(spec),
+        *_staleness(status, generation=metadata.get("generation", 0)),
+        *_number(status),
+        *_ladder(status),
+        *_load(status),
+        *_conditions(status.conditions),
+    )
+
+
+def _target(spec: ReasoningServingSpec) -> Iterable[RenderableType]:
+    reference = spec.scale_target_ref
+    yield Text(
+        f"scales {reference.kind} {reference.name} between {spec.min_replicas} and {spec.max_replicas} replicas"
+    )
+    yield Text(f"mode {_MODES[spec.mode]}")
+
+
+def _staleness(status: ReasoningServingStatus, *, generation: int) -> Iterable[RenderableType]:
+    if status.observed_generation != generation:
+        yield Text("The spec was changed since; what follows is about the one before.", style="yellow")
+
+
+def _number(status: ReasoningServingStatus) -> Iterable[RenderableType]:
+    replicas, decision = status.replicas, status.decision
+    if replicas is None or decision is None:
+        return
+    verb = "stay at" if replicas.desired == replicas.current else f"go from {replicas.current} to"
+    yield Text("")
+    yield Text(f"{verb} {replicas.desired} replicas: {decision.reason}", style="bold cyan")
+    yield Text(decision.message)
+    yield Text(
+        f"{replicas.ready} ready, {replicas.pending} on their way; "
+        f"decided so since {decision.time}, last scaled {status.last_scale_time or 'never'}"
+    )
+
+
+def _ladder(status: ReasoningServingStatus) -> Iterable[RenderableType]:
+    if status.decision is None or not status.decision.ladder:
+        return
+    table = Table("step", "question", "replicas", "because", box=None, pad_edge=False)
+    table.columns[2].justify = "right"
+    for step in status.decision.ladder:
+        table.add_row(step.rung, _RUNGS.get(step.rung, ""), str(step.replicas), Text(step.because))
+    yield Text("")
+    yield table
+
+
+def _load(status: ReasoningServingStatus) -> Iterable[RenderableType]:
+    lines = (*_demand_lines(status), *_model_lines(status))
+    if lines:
+        yield Text("")
+        yield from map(Text, lines)
+
+
+def _demand_lines(status: ReasoningServingStatus) -> Iterable[str]:
+    demand = status.demand
+    if demand is None:
+        return
+    yield (
+        f"load: {_figure(demand.running_requests)} requests running, {_figure(demand.waiting_requests)} waiting; "
+        f"{_figure(demand.owed_tokens)} tokens still owed, "
+        f"{_figure(demand.queued_reasoning_tokens)} of them to requests that wait"
+    )
+    if demand.attainment_percent is not None:
+        yield f"promise: {demand.attainment_percent} % of the requests waited no longer than the objective says"
+
+
+def _model_lines(status: ReasoningServingStatus) -> Iterable[str]:
+    if status.capacity is not None:
+        capacity = status.capacity
+        kv = (
+            ""
+            if capacity.kv_tokens_per_replica is None
+            else f", {capacity.kv_tokens_per_replica:,} KV tokens"
+        )
+        yield f"a replica holds {capacity.slots_per_replica:,} requests{kv} (bound by {capacity.bound_by})"
+    if status.lengths is not None:
+        lengths = status.lengths
+        yield (
+            f"an answer has {lengths.mean_tokens:,} tokens on average, half less than {lengths.p50_tokens:,}, "
+            f"1 of 100 more than {lengths.p99_tokens:,}"
+        )
+    if status.startup is not None:
+        yield f"a replica starts in {status.startup.p50_seconds} s, 1 of 10 in more than {status.startup.p90_seconds} s"
+
+
+def _conditions(conditions: Sequence[Condition]) -> Iterable[RenderableType]:
+    table = Table("condition", "", "since", "reason", "message", box=None, pad_edge=False)
+    for condition in conditions:
+        style = _style(condition)
+        table.add_row(
+            Text(condition.type, style=style),
+            Text(condition.status, style=style),
+            condition.last_transition_time,
+            condition.reason,
+            Text(condition.message),
+        )
+    yield Text("")
+    yield table
+
+
+def _style(condition: Condition) -> str:
+    if condition.status is ConditionStatus.UNKNOWN:
+        return "yellow"
+    is_good = (condition.status is ConditionStatus.TRUE) is not (condition.type in _GOOD_WHEN_FALSE)
+    return "green" if is_good else "red"
+
+
+def _figure(value: int | None) -> str:
+    return "an unknown number of" if value is None else f"{value:,}"
