@@ -1,4 +1,4 @@
-"""``longtail explain`` and ``kubectl longtail explain``: how a number came about, for somebody on call at 3 a.m.
+"""``longtail explain`` and ``kubectl longtail explain``: how a number came about, for somebody on call.
 
 Reads ``status`` and nothing else: what is shown is what the operator wrote down when it decided.
 """
@@ -90,9 +90,8 @@ def explanation(body: dict[str, Any]) -> RenderableType:
 
 def _target(spec: ReasoningServingSpec) -> Iterable[RenderableType]:
     reference = spec.scale_target_ref
-    yield Text(
-        f"scales {reference.kind} {reference.name} between {spec.min_replicas} and {spec.max_replicas} replicas"
-    )
+    limits = f"between {spec.min_replicas} and {spec.max_replicas} replicas"
+    yield Text(f"scales {reference.kind} {reference.name} {limits}")
     yield Text(f"mode {_MODES[spec.mode]}")
 
 
@@ -138,31 +137,29 @@ def _demand_lines(status: ReasoningServingStatus) -> Iterable[str]:
     if demand is None:
         return
     yield (
-        f"load: {_figure(demand.running_requests)} requests running, {_figure(demand.waiting_requests)} waiting; "
-        f"{_figure(demand.owed_tokens)} tokens still owed, "
+        f"load: {_figure(demand.running_requests)} requests running, "
+        f"{_figure(demand.waiting_requests)} waiting; {_figure(demand.owed_tokens)} tokens still owed, "
         f"{_figure(demand.queued_reasoning_tokens)} of them to requests that wait"
     )
     if demand.attainment_percent is not None:
-        yield f"promise: {demand.attainment_percent} % of the requests waited no longer than the objective says"
+        yield f"promise: {demand.attainment_percent} % of the requests waited no longer than promised"
 
 
 def _model_lines(status: ReasoningServingStatus) -> Iterable[str]:
     if status.capacity is not None:
         capacity = status.capacity
-        kv = (
-            ""
-            if capacity.kv_tokens_per_replica is None
-            else f", {capacity.kv_tokens_per_replica:,} KV tokens"
-        )
+        kv_tokens = capacity.kv_tokens_per_replica
+        kv = "" if kv_tokens is None else f", {kv_tokens:,} KV tokens"
         yield f"a replica holds {capacity.slots_per_replica:,} requests{kv} (bound by {capacity.bound_by})"
     if status.lengths is not None:
         lengths = status.lengths
         yield (
-            f"an answer has {lengths.mean_tokens:,} tokens on average, half less than {lengths.p50_tokens:,}, "
-            f"1 of 100 more than {lengths.p99_tokens:,}"
+            f"an answer has {lengths.mean_tokens:,} tokens on average, "
+            f"half less than {lengths.p50_tokens:,}, 1 of 100 more than {lengths.p99_tokens:,}"
         )
     if status.startup is not None:
-        yield f"a replica starts in {status.startup.p50_seconds} s, 1 of 10 in more than {status.startup.p90_seconds} s"
+        p50, p90 = status.startup.p50_seconds, status.startup.p90_seconds
+        yield f"a replica starts in {p50} s, 1 of 10 needs more than {p90} s"
 
 
 def _conditions(conditions: Sequence[Condition]) -> Iterable[RenderableType]:

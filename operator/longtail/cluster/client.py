@@ -13,6 +13,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Self
 
 import aiohttp
@@ -234,6 +235,9 @@ async def connect(*, kubeconfig: str | None = None, context: str | None = None) 
             pass
         else:
             return KubernetesApi(configuration=configuration, reload=_reload_in_cluster)
+
+    if kubeconfig is not None and not Path(kubeconfig).is_file():
+        raise SettingsError(f"kubeconfig: {kubeconfig}: there is no such file")
 
     async def reload(target: Configuration) -> None:
         await load_kube_config(  # type: ignore[no-untyped-call]  # as above
