@@ -236,8 +236,8 @@ async def connect(*, kubeconfig: str | None = None, context: str | None = None) 
         else:
             return KubernetesApi(configuration=configuration, reload=_reload_in_cluster)
 
-    if kubeconfig is not None and not Path(kubeconfig).is_file():
-        raise SettingsError(f"kubeconfig: {kubeconfig}: there is no such file")
+    if kubeconfig is not None:
+        _require_file(kubeconfig)
 
     async def reload(target: Configuration) -> None:
         await load_kube_config(  # type: ignore[no-untyped-call]  # as above
@@ -249,6 +249,12 @@ async def connect(*, kubeconfig: str | None = None, context: str | None = None) 
     except (ConfigException, OSError, yaml.YAMLError, TypeError) as unusable:
         raise SettingsError(f"kubeconfig: {kubeconfig or 'default location'}: {unusable}") from unusable
     return KubernetesApi(configuration=configuration, reload=reload)
+
+
+def _require_file(kubeconfig: str) -> None:
+    # The library takes a missing file for an empty one and complains about its content.
+    if not Path(kubeconfig).is_file():
+        raise SettingsError(f"kubeconfig: {kubeconfig}: there is no such file")
 
 
 async def _reload_in_cluster(configuration: Configuration) -> None:
