@@ -156,7 +156,8 @@ class KubernetesFake:
                 metadata["remainingItemCount"] = rest
         if "PartialObjectMetadataList" in request.headers["Accept"]:
             page = [{"metadata": body["metadata"]} for body in page]
-        return web.json_response({"kind": "List", "metadata": metadata, "items": page})
+        # As the real one: an empty list is null.
+        return web.json_response({"kind": "List", "metadata": metadata, "items": page or None})
 
     def _patch(self, request: Request) -> web.Response:
         path, subresource = self._split(request.path)

@@ -173,10 +173,13 @@ def _int_or_string(alternatives: list[dict[str, Any]], *, path: str) -> dict[str
 
 
 def _object_default(schema: Mapping[str, Any], *, path: str) -> dict[str, Any]:
-    """An object that defaults to its own defaults is written ``{}``: the API server fills in the rest."""
+    """An object that defaults to its own defaults is written ``{}``: the API server fills in the rest.
+
+    Where it has rules it is spelled out: the API server tries those on the default as it is written.
+    """
     if _present(schema["default"]) != _filled_in(schema):
         raise ValueError(f"{path}: the default {schema['default']} differs from the defaults of its fields")
-    return {}
+    return _filled_in(schema) if "x-kubernetes-validations" in schema else {}
 
 
 def _present(value: Any) -> Any:

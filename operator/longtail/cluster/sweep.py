@@ -6,6 +6,7 @@ by lists of metadata alone, in chunks.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from longtail.cluster.client import METADATA_LIST, KubernetesApi
 from longtail.cluster.kinds import Kind
@@ -33,9 +34,9 @@ async def count_objects(
         metadata = page.get("metadata", {})
         if metadata.get("continue") and "remainingItemCount" not in metadata:
             # The server does not count what a selector leaves out.
-            total += sum([len(page.get("items", ())) async for page in api.pages(path, query=query)])
+            total += sum([len(_items(page)) async for page in api.pages(path, query=query)])
         else:
-            total += len(page.get("items", ())) + metadata.get("remainingItemCount", 0)
+            total += len(_items(page)) + metadata.get("remainingItemCount", 0)
     return total
 
 
@@ -55,7 +56,7 @@ async def sweep_ghosts(
     for path in _paths(kind, namespaces):
         try:
             async for page in api.pages(path, query=_query(label_selector)):
-                living.update(item["metadata"]["uid"] for item in page.get("items", ()))
+                living.update(item["metadata"]["uid"] for item in _items(page))
         except NotFound:
             continue
     return store.keep_only(kind, candidates=candidates, living=living)
@@ -67,3 +68,8 @@ def _paths(kind: Kind, namespaces: Sequence[str]) -> list[str]:
 
 def _query(label_selector: str) -> Mapping[str, str]:
     return {"labelSelector": label_selector} if label_selector else {}
+
+
+def _items(page: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    # An empty list of metadata has "items": null.
+    return page.get("items") or ()
