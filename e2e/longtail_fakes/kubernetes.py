@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -171,6 +172,10 @@ class KubernetesFake:
         if subresource == "scale":
             body["spec"]["replicas"] = patch["spec"]["replicas"]
         elif subresource == "status" and request.headers["Content-Type"] == "application/apply-patch+yaml":
+            empty = [name for name, value in patch["status"].items() if value == {}]
+            if empty:
+                # As the real one, when the part had fields before.
+                return _failure(422, f'status.{empty[0]}: Invalid value: "null"')
             body["status"] = patch["status"]
         else:
             return _failure(415, "only /scale and applied /status")
@@ -179,7 +184,10 @@ class KubernetesFake:
 
     def _post(self, request: Request) -> web.Response:
         body = dict(request.body or {})
-        name = f"{body['metadata']['generateName']}{next(self._versions)}"
+        prefix = body["metadata"]["generateName"]
+        if re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*-?", prefix) is None:
+            return _failure(422, f'metadata.generateName: Invalid value: "{prefix}"')
+        name = f"{prefix}{next(self._versions)}"
         self.objects[f"{request.path}/{name}"] = body
         return web.json_response(body, status=201)
 

@@ -80,6 +80,12 @@ async def test_status_is_applied_as_our_own_field_manager_and_guarded_by_the_uid
     assert "runningRequests" not in patch.body["status"]["demand"]
 
 
+async def test_a_part_of_which_nothing_is_known_is_left_out(server, record, writer) -> None:
+    unknown = status().model_copy(update={"demand": DemandStatus()})
+    await writer.write(record, unknown, now=0)
+    assert "demand" not in server.objects[server.path_of(serving())]["status"]
+
+
 async def test_a_failed_write_is_due_again(server, record, writer) -> None:
     server.objects.clear()
     with pytest.raises(NotFound):
@@ -141,6 +147,7 @@ async def test_a_scale_change_is_reported_on_the_resource_and_on_its_target(serv
     recorder = EventRecorder(api=api, instance="longtail-0")
     await recorder.rescaled(serving=SERVING, target=TARGET, desired=4, reason="the floor rose", time=NOW)
     bodies = [request.body for request in server.sent("POST")]
+    assert len([path for path in server.objects if "/events/" in path]) == 2
     assert [body["regarding"]["kind"] for body in bodies] == ["ReasoningServing", "Deployment"]
     assert {body["note"] for body in bodies} == {"New size: 4; reason: the floor rose"}
     assert {(body["reason"], body["type"], body["reportingInstance"]) for body in bodies} == {

@@ -4,6 +4,7 @@ Reads ``status`` and nothing else: what is shown is what the operator wrote down
 """
 
 import asyncio
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -70,7 +71,8 @@ def explanation(body: dict[str, Any]) -> RenderableType:
     except SpecError as unusable:
         return Group(title, Text(f"The spec cannot be used: {unusable}", style="red"))
     try:
-        status = ReasoningServingStatus.model_validate(body.get("status") or {})
+        # Through JSON, as it came: the strict models take a list for a tuple from nothing else.
+        status = ReasoningServingStatus.model_validate_json(json.dumps(body.get("status") or {}))
     except ValidationError as foreign:
         return Group(title, Text(f"The status was not written by this version: {foreign}", style="red"))
     if status.observed_generation is None:

@@ -127,7 +127,7 @@ class EventRecorder:
         body: dict[str, Any] = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{regarding.name[:200]}.", "namespace": regarding.namespace},
+            "metadata": {"generateName": f"{regarding.name[:200]}-", "namespace": regarding.namespace},
             "eventTime": time,
             "type": "Warning" if warning else "Normal",
             "reason": reason,

@@ -124,13 +124,23 @@ class StatusWriter:
             del self._written[uid]
 
 
+def _as_applied(status: ReasoningServingStatus) -> Mapping[str, Any]:
+    """Spell a status for the API, without parts that say nothing.
+
+    Applying ``demand: {}`` over a demand with fields would leave ``demand: null`` behind, which the API
+    server then refuses.
+    """
+    fields = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {name: value for name, value in fields.items() if value != {}}
+
+
 def _manifest(record: ServingRecord, status: ReasoningServingStatus) -> Mapping[str, Any]:
     return {
         "apiVersion": SERVINGS.api_version,
         "kind": SERVINGS.kind,
         # With the uid, a resource that was made anew under this name is not given its predecessor's status.
         "metadata": {"namespace": record.key.namespace, "name": record.key.name, "uid": record.uid},
-        "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "status": _as_applied(status),
     }
 
 

@@ -60,7 +60,7 @@ class App:
         self.store = Store()
         self.metrics = OperatorMetrics(clock=clock)
         api.on_response = self.metrics.api_response
-        targets = Targets(api=api, store=self.store)
+        targets = Targets(api=api, store=self.store, refresh_seconds=settings.interval_seconds)
         self._reader = SignalReader(settings.metrics_sources())
         writer = Writer(
             store=self.store,

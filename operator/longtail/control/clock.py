@@ -42,4 +42,4 @@ def rfc3339_micro(unix_seconds: float) -> str:
     >>> rfc3339_micro(1795507200.25)
     '2026-11-24T08:00:00.250000Z'
     """
-    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.fromtimestamp(unix_seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

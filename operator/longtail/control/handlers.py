@@ -59,7 +59,8 @@ def operator_settings(*, namespaced: bool, pod_label_selector: str) -> kopf.Oper
     settings.watching.chunk_size = 500
     settings.watching.connect_timeout = 10.0
     # A stream ends regularly and starts anew before anything between us and the server silently drops it.
-    settings.watching.server_timeout = 300.0
+    # An int: kopf writes it as it is, and the API server refuses "300.0".
+    settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330.0
     # With the default of 5 s, 10,000 objects mean 10,000 idle workers: 299 instead of 122 MB at the start.
     settings.queueing.idle_timeout = 0.1
