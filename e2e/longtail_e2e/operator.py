@@ -1,0 +1,214 @@
+"""The operator as a process with a service account of its own, and the simulated engines beside it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import requests
+import yaml
+
+from longtail_e2e.cluster import Cluster
+from longtail_e2e.ports import LOOPBACK
+from longtail_e2e.processes import Command, wait_until
+
+OPERATOR: Final = "longtail"
+ENGINES: Final = "engines"
+NAMESPACE: Final = "longtail-system"
+USER: Final = f"system:serviceaccount:{NAMESPACE}:{OPERATOR}"
+
+# All that the operator needs, and nothing else: the tests run it with exactly this.
+_RULES: Final[tuple[Mapping[str, Any], ...]] = (
+    {"apiGroups": ["longtail.dev"], "resources": ["reasoningservings"], "verbs": ["get", "list", "watch"]},
+    {"apiGroups": ["longtail.dev"], "resources": ["reasoningservings/status"], "verbs": ["patch"]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+    {"apiGroups": ["apps"], "resources": ["deployments", "statefulsets"], "verbs": ["list", "watch"]},
+    {
+        "apiGroups": ["leaderworkerset.x-k8s.io"],
+        "resources": ["leaderworkersets"],
+        "verbs": ["list", "watch"],
+    },
+    {"apiGroups": ["*"], "resources": ["*/scale"], "verbs": ["get", "patch"]},
+    {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["list", "watch"]},
+    {"apiGroups": ["keda.sh"], "resources": ["scaledobjects"], "verbs": ["list", "watch"]},
+    {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
+    # Kopf follows namespaces and definitions that come and go.
+    {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
+    {
+        "apiGroups": ["apiextensions.k8s.io"],
+        "resources": ["customresourcedefinitions"],
+        "verbs": ["list", "watch"],
+    },
+)
+
+
+def apply_definition(cluster: Cluster, *, crds: Path) -> None:
+    """Apply the CustomResourceDefinitions and wait until they are served."""
+    cluster.kubectl("apply", "--server-side", "-f", str(crds))
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(crds))
+
+
+class Operator:
+    """One operator process. It sees the whole cluster and does no more than its role allows."""
+
+    def __init__(self, cluster: Cluster, *, interval_seconds: float = 1.0) -> None:
+        self._cluster = cluster
+        self._interval_seconds = interval_seconds
+        self._port = cluster.ports.take()
+        self._http = requests.Session()
+        self._http.trust_env = False
+
+    @property
+    def url(self) -> str:
+        """Address of /livez, /readyz and /metrics."""
+        return f"http://{LOOPBACK}:{self._port}"
+
+    def install(self) -> Path:
+        """Create namespace, service account and role; return a kubeconfig that is no more than them."""
+        account = {"kind": "ServiceAccount", "name": OPERATOR, "namespace": NAMESPACE}
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": OPERATOR}
+        rbac = "rbac.authorization.k8s.io/v1"
+        self._cluster.kubectl.apply(
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
+            {
+                "apiVersion": "v1",
+                "kind": "ServiceAccount",
+                "metadata": {"name": OPERATOR, "namespace": NAMESPACE},
+            },
+            {
+                "apiVersion": rbac,
+                "kind": "ClusterRole",
+                "metadata": {"name": OPERATOR},
+                "rules": list(_RULES),
+            },
+            {
+                "apiVersion": rbac,
+                "kind": "ClusterRoleBinding",
+                "metadata": {"name": OPERATOR},
+                "roleRef": role,
+                "subjects": [account],
+            },
+        )
+        return self._cluster.service_account_kubeconfig(NAMESPACE, OPERATOR)
+
+    def start(self, *, kubeconfig: Path, sources: Mapping[str, Any]) -> None:
+        """Start it and return when it decides."""
+        file = self._cluster.directory / "metrics-sources.yaml"
+        file.write_text(yaml.safe_dump({"sources": dict(sources)}))
+        self._cluster.processes.start(
+            Command(
+                name=OPERATOR,
+                arguments=[
+                    str(Path(sys.executable).with_name("longtail")),
+                    "run",
+                    f"--kubeconfig={kubeconfig}",
+                    f"--metrics-sources-file={file}",
+                    f"--interval-seconds={self._interval_seconds}",
+                    # Figures in status follow within seconds: tests wait for them.
+                    "--status-interval-seconds=3",
+                    f"--health-host={LOOPBACK}",
+                    f"--health-port={self._port}",
+                ],
+                environment={"PYTHONWARNINGS": "error::ResourceWarning"},
+                ready=self.is_ready,
+                ready_seconds=60.0,
+                stop_seconds=20.0,
+            )
+        )
+
+    def is_ready(self) -> bool:
+        """Whether it says that it decides."""
+        status = self._http.get(f"{self.url}/readyz", timeout=2.0).status_code
+        return bool(status == requests.codes.ok)
+
+    def value(self, name: str, /, **labels: str) -> float | None:
+        """Return one of its own metrics; None when there is no such series."""
+        wanted = {f'{key}="{value}"' for key, value in labels.items()}
+        for line in self._http.get(f"{self.url}/metrics", timeout=5.0).text.splitlines():
+            series, _, value = line.rpartition(" ")
+            metric, _, rest = series.partition("{")
+            if metric == name and wanted <= set(rest.removesuffix("}").split(",")):
+                return float(value)
+        return None
+
+    def wait_for_ticks(self, count: int, *, timeout_seconds: float = 60.0) -> None:
+        """Return when it has looked at the fleet ``count`` more times, start to end."""
+
+        def ended() -> float:
+            return sum(self.value("longtail_ticks_total", result=result) or 0.0 for result in ("done", "cut"))
+
+        # The tick that is under way may have begun before whatever the caller has just done.
+        until = ended() + count + 1
+        wait_until(lambda: ended() >= until, timeout_seconds=timeout_seconds, what=f"{count} ticks")
+
+
+class Engines:
+    """The process of simulated inference servers."""
+
+    def __init__(self, cluster: Cluster, *, speed: float) -> None:
+        self._cluster = cluster
+        self._speed = speed
+        self._port = cluster.ports.take()
+        self._http = requests.Session()
+        self._http.trust_env = False
+
+    @property
+    def url(self) -> str:
+        """Its address; ``/sd`` lists its pods for Prometheus."""
+        return f"http://{LOOPBACK}:{self._port}"
+
+    def start(self) -> None:
+        """Start without services."""
+        empty = self._cluster.directory / "services.json"
+        empty.write_text("[]")
+        self._cluster.processes.start(
+            Command(
+                name=ENGINES,
+                arguments=[
+                    sys.executable,
+                    "-m",
+                    "longtail.workbench.engine.live",
+                    f"--port={self._port}",
+                    f"--kubeconfig={self._cluster.kubeconfig}",
+                    f"--speed={self._speed}",
+                    f"--services={empty}",
+                    "--max-seconds=3600",
+                ],
+                environment={"PYTHONPATH": os.pathsep.join(sys.path)},
+                ready=lambda: (
+                    self._http.get(f"{self.url}/truth", timeout=2.0).status_code == requests.codes.ok
+                ),
+            )
+        )
+
+    def put(self, service: str, **definition: Any) -> None:
+        """Add a service; see ``longtail.workbench.engine.service.ServiceDefinition``."""
+        self._ask("PUT", f"/services/{service}", definition)
+
+    def rate(self, service: str, requests_per_second: float) -> None:
+        """Let clients send so many requests from now on."""
+        self._ask("POST", f"/services/{service}/rate", {"points": [[0.0, requests_per_second / self._speed]]})
+
+    def silence(self, service: str) -> None:
+        """End all load: no new requests, and everybody who waits or runs gives up."""
+        self.rate(service, 0.0)
+        self._ask("POST", f"/services/{service}/abort", {"share": 1.0})
+
+    def fault(self, service: str, kind: str) -> None:
+        """Break the metrics of a service ("none" mends them)."""
+        self._ask("POST", f"/services/{service}/fault", {"kind": kind})
+
+    def truth(self, service: str) -> dict[str, Any]:
+        """Return what is really going on."""
+        answer = self._http.get(f"{self.url}/truth", timeout=5.0)
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()["services"][service]
+        return found
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any]) -> None:
+        answer = self._http.request(method, f"{self.url}{path}", json=body, timeout=5.0)
+        if not answer.ok:
+            raise ValueError(f"{method} {path}: {answer.status_code} {answer.text}")

@@ -1,0 +1,416 @@
+"""From kubectl apply to replicas: the operator as a process of its own, with its own small role, on a real API
+server, a real Prometheus and simulated engines that write the true names.
+
+The operator looks every second and the engines are 50 times as fast as real ones, so that a rise and a fall take
+seconds. What is waited for is a state, with a deadline; where nothing may happen, ticks of the operator are
+counted, and the API server's audit log tells what it wrote.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from longtail_e2e import Cluster, NotYetError, wait_until
+from longtail_e2e.kwok import startup_annotations
+from longtail_e2e.operator import OPERATOR, USER, Engines, Operator, apply_definition
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+# 40 looks at the fleet; the five minutes that the operator must sit out are 20 looks at its default of 15 s.
+OUTAGE_SECONDS = float(os.environ.get("LONGTAIL_E2E_OUTAGE_SECONDS", "40"))
+BUSY = 45.0  # requests per second: about 25 at a time, where a replica has 8 slots
+
+
+class World:
+    """Shorthand for what the tests do with a namespace."""
+
+    def __init__(self, *, cluster: Cluster, operator: Operator, engines: Engines, namespace: str) -> None:
+        self.cluster = cluster
+        self.operator = operator
+        self.engines = engines
+        self.namespace = namespace
+
+    def deploy(self, name: str = "r1", *, replicas: int = 1) -> None:
+        """Run a pool of simulated engines; its pods are ready a second after they were made."""
+        labels = {"app": name}
+        container = {"name": "engine", "image": "none", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
+        self.apply(
+            {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"name": name},
+                "spec": {
+                    "replicas": replicas,
+                    "selector": {"matchLabels": labels},
+                    "template": {
+                        "metadata": {"labels": labels, "annotations": startup_annotations(ready_seconds=1.0)},
+                        "spec": {"containers": [container]},
+                    },
+                },
+            }
+        )
+        self.engines.put(self.service(name), namespace=self.namespace, selector=f"app={name}", slots=8)
+
+    def service(self, name: str = "r1") -> str:
+        """Name of a pool in the simulator."""
+        return f"{self.namespace}-{name}"
+
+    def serve(self, name: str = "r1", **spec: Any) -> None:
+        """Apply a ReasoningServing, quick to shrink and with a known capacity unless told otherwise."""
+        defaults: dict[str, Any] = {
+            "mode": "Active",
+            "scaleTargetRef": {"name": name},
+            "minReplicas": 1,
+            "maxReplicas": 6,
+            "capacity": {"maxConcurrentRequests": 8},
+            "startup": {"seconds": 2},
+            "behavior": {
+                "scaleUp": {"policies": [{"type": "Pods", "value": 4, "periodSeconds": 1}]},
+                "scaleDown": {"stabilizationWindowSeconds": 5},
+            },
+        }
+        self.apply(
+            {
+                "apiVersion": "longtail.dev/v1alpha1",
+                "kind": "ReasoningServing",
+                "metadata": {"name": name},
+                "spec": defaults | spec,
+            }
+        )
+
+    def apply(self, manifest: dict[str, Any]) -> None:
+        self.cluster.kubectl("apply", "-n", self.namespace, "-f", "-", manifests=manifest)
+
+    def get(self, kind: str, name: str = "r1") -> dict[str, Any]:
+        return self.cluster.kubectl.get(kind, name, "-n", self.namespace)
+
+    def replicas(self, name: str = "r1") -> int:
+        found: int = self.get("deployment", name)["spec"]["replicas"]
+        return found
+
+    def wait(self, condition: Callable[[], bool], what: str, *, seconds: float, name: str = "r1") -> None:
+        """Wait for a state; when it does not come, say what the operator thinks of it."""
+        try:
+            wait_until(condition, timeout_seconds=seconds, what=what, interval_seconds=0.2)
+        except NotYetError as late:
+            log = self.cluster.processes[OPERATOR].log_tail()
+            raise NotYetError(f"{late}\n{self.explain(name)}\n{log}") from late
+
+    def wait_for_replicas(
+        self, condition: Callable[[int], bool], name: str = "r1", *, seconds: float = 60
+    ) -> int:
+        self.wait(lambda: condition(self.replicas(name)), f"replicas of {name}", seconds=seconds, name=name)
+        return self.replicas(name)
+
+    def explain(self, name: str = "r1") -> str:
+        """What a person on call sees."""
+        plugin = str(Path(sys.executable).with_name("kubectl-longtail"))
+        kubeconfig = f"--kubeconfig={self.cluster.kubeconfig}"
+        answer = subprocess.run(
+            [plugin, "explain", f"{self.namespace}/{name}", kubeconfig],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"COLUMNS": "200"},
+            timeout=30,
+        )
+        return answer.stdout
+
+    def condition(self, kind: str, name: str = "r1") -> dict[str, Any]:
+        conditions = self.get("rsv", name).get("status", {}).get("conditions", [])
+        return next((c for c in conditions if c["type"] == kind), {"status": None, "reason": None})
+
+    def wait_for_condition(
+        self, kind: str, status: str, name: str = "r1", *, seconds: float = 40
+    ) -> dict[str, Any]:
+        self.wait(
+            lambda: self.condition(kind, name)["status"] == status,
+            f"{kind} of {name} to be {status}",
+            seconds=seconds,
+            name=name,
+        )
+        return self.condition(kind, name)
+
+    def writes(self) -> list[str]:
+        """What the operator wrote in this namespace: verb, resource and subresource."""
+        return [
+            "/".join(filter(None, (e["verb"], e["objectRef"]["resource"], e["objectRef"].get("subresource"))))
+            for e in self.cluster.control_plane.audit_events()
+            if e["user"]["username"] == USER
+            and e["verb"] not in {"get", "list", "watch"}
+            and e["objectRef"].get("namespace") == self.namespace
+        ]
+
+
+@pytest.fixture(scope="module")
+def engines(cluster: Cluster) -> Iterator[Engines]:
+    running = Engines(cluster, speed=50.0)
+    running.start()
+    cluster.prometheus.set_http_discovery(f"{running.url}/sd", f"{running.url}/sd/witnesses")
+    yield running
+    cluster.prometheus.set_http_discovery()
+    cluster.processes.stop("engines")
+
+
+@pytest.fixture(scope="module")
+def operator(cluster: Cluster, engines: Engines) -> Iterator[Operator]:
+    apply_definition(cluster, crds=ROOT / "crds")
+    running = Operator(cluster, interval_seconds=1.0)
+    source = {"url": cluster.prometheus_url, "scrapeIntervalSeconds": 1.0}
+    running.start(kubeconfig=running.install(), sources={"default": source})
+    yield running
+    cluster.processes.stop(OPERATOR)
+
+
+@pytest.fixture
+def world(cluster: Cluster, operator: Operator, engines: Engines, namespace: str) -> World:
+    return World(cluster=cluster, operator=operator, engines=engines, namespace=namespace)
+
+
+def test_a_pool_follows_its_load_up_and_down_and_says_why(world: World) -> None:
+    world.deploy()
+    world.serve()
+    world.wait_for_condition("Ready", "True")
+
+    world.engines.rate(world.service(), BUSY)
+    peak = world.wait_for_replicas(lambda replicas: replicas >= 3)
+    status = world.get("rsv")["status"]
+    assert status["replicas"]["desired"] >= 3
+    assert "lastScaleTime" in status
+    assert "Active" in world.cluster.kubectl("get", "rsv", "r1", "-n", world.namespace)
+    answer = world.explain()
+    for words in (
+        "scales Deployment r1 between 1 and 6 replicas",
+        "Reactive",
+        "waiting need",
+        "MetricsAvailable",
+    ):
+        assert words in answer
+
+    world.engines.silence(world.service())
+    # Not to the last replica at once: the forecast forgets a burst more slowly than the burst ends.
+    calm = world.wait_for_replicas(lambda replicas: replicas <= 2)
+
+    events = world.cluster.kubectl("get", "events", "-n", world.namespace)
+    assert f"New size: {peak}; reason: " in events
+    assert f"New size: {calm}; reason: " in events
+
+
+def test_advise_publishes_the_number_and_writes_nothing(world: World) -> None:
+    world.deploy()
+    world.serve(mode="Advise")
+    world.engines.rate(world.service(), BUSY)
+    wait_until(
+        lambda: (
+            (world.operator.value("longtail_desired_replicas", namespace=world.namespace, name="r1") or 0)
+            >= 3
+        ),
+        timeout_seconds=60,
+        what="advice to grow",
+    )
+    world.operator.wait_for_ticks(3)
+    assert world.replicas() == 1
+    assert world.get("rsv")["status"]["replicas"]["desired"] >= 3
+    assert set(world.writes()) <= {"patch/reasoningservings/status", "create/events"}
+
+
+def test_off_does_nothing_and_says_so(world: World) -> None:
+    world.deploy()
+    world.serve(mode="Off", minReplicas=2)
+    assert world.wait_for_condition("ScalingActive", "False")["reason"] == "ScalingDisabled"
+    world.operator.wait_for_ticks(2)
+    assert world.replicas() == 1
+    assert world.operator.value("longtail_desired_replicas", namespace=world.namespace, name="r1") is None
+
+
+def test_a_deleted_resource_leaves_nothing_behind(world: World) -> None:
+    world.deploy()
+    before = world.get("deployment")["metadata"]["annotations"]
+    world.serve(minReplicas=2)
+    world.wait_for_replicas(lambda replicas: replicas == 2)
+    world.wait_for_condition("Ready", "True")
+    resource = world.get("rsv")
+    assert "finalizers" not in resource["metadata"]
+    assert set(resource["metadata"]["annotations"]) == {"kubectl.kubernetes.io/last-applied-configuration"}
+
+    world.cluster.kubectl("delete", "rsv", "r1", "-n", world.namespace, "--timeout=10s")
+    world.operator.wait_for_ticks(2)
+
+    assert world.replicas() == 2
+    assert world.get("deployment")["metadata"]["annotations"] == before
+    assert "finalizers" not in world.get("deployment")["metadata"]
+    assert world.operator.value("longtail_desired_replicas", namespace=world.namespace, name="r1") is None
+    # What a finalizer or an annotation would have needed never happened, on any object:
+    assert set(world.writes()) <= {
+        "patch/deployments/scale",
+        "patch/reasoningservings/status",
+        "create/events",
+    }
+
+
+def test_resources_that_cannot_work_say_why_and_hurt_nobody(world: World) -> None:
+    kubectl = world.cluster.kubectl
+    world.serve("no-target")
+    world.serve("no-scale", scaleTargetRef={"apiVersion": "v1", "kind": "ConfigMap", "name": "any"})
+    world.serve("no-kind", scaleTargetRef={"apiVersion": "nowhere.io/v1", "kind": "Thing", "name": "any"})
+    world.deploy("no-source")
+    world.serve("no-source", metricsSource="nobody-configured-this")
+    world.deploy("with-hpa")
+    kubectl("autoscale", "deployment", "with-hpa", "--max=3", "-n", world.namespace)
+    world.serve("with-hpa", minReplicas=2)
+    world.deploy("healthy")
+    world.serve("healthy", minReplicas=2)
+    world.serve("younger", scaleTargetRef={"name": "healthy"}, minReplicas=5)
+
+    expected = {
+        "no-target": "TargetNotFound",
+        "no-scale": "TargetNotScalable",
+        "no-kind": "TargetKindUnknown",
+        "no-source": "UnknownMetricsSource",
+        "with-hpa": "HorizontalPodAutoscalerPresent",
+        "younger": "TargetOwnedByAnother",
+    }
+    for name, reason in expected.items():
+        assert world.wait_for_condition("Ready", "False", name)["reason"] == reason
+    world.wait_for_condition("Ready", "True", "healthy")
+    assert world.replicas("healthy") == 2
+    assert world.replicas("with-hpa") == 1
+    assert world.condition("Conflict", "with-hpa")["status"] == "True"
+    assert world.condition("Conflict", "healthy")["status"] == "False"
+
+    kubectl("delete", "hpa", "with-hpa", "-n", world.namespace)
+    world.wait_for_replicas(lambda replicas: replicas == 2, "with-hpa")
+
+
+def test_any_kind_with_a_scale_subresource_can_be_a_target(world: World) -> None:
+    properties = {
+        "spec": {"type": "object", "properties": {"replicas": {"type": "integer"}}},
+        "status": {
+            "type": "object",
+            "properties": {"replicas": {"type": "integer"}, "selector": {"type": "string"}},
+        },
+    }
+    scale = {
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    }
+    world.cluster.kubectl.apply(
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": "rollouts.e2e.longtail.dev"},
+            "spec": {
+                "group": "e2e.longtail.dev",
+                "scope": "Namespaced",
+                "names": {"kind": "Rollout", "plural": "rollouts"},
+                "versions": [
+                    {
+                        "name": "v1",
+                        "served": True,
+                        "storage": True,
+                        "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}},
+                        "subresources": {"status": {}, "scale": scale},
+                    }
+                ],
+            },
+        }
+    )
+    world.cluster.kubectl("wait", "--for=condition=Established", "crd/rollouts.e2e.longtail.dev")
+    rollout = {"apiVersion": "e2e.longtail.dev/v1", "kind": "Rollout"}
+    world.apply(rollout | {"metadata": {"name": "r1"}, "spec": {"replicas": 1}})
+    world.serve(scaleTargetRef=rollout | {"name": "r1"}, minReplicas=3)
+    assert world.wait_for_condition("Ready", "False")["reason"] == "SelectorRequired"
+
+    selector = '{"status": {"selector": "app=r1"}}'
+    world.cluster.kubectl(
+        "patch",
+        "rollout",
+        "r1",
+        "-n",
+        world.namespace,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        selector,
+    )
+    world.cluster.kubectl.wait_until(
+        lambda body: body["spec"]["replicas"] == 3, "rollout", "r1", "-n", world.namespace, timeout_seconds=40
+    )
+
+
+@pytest.fixture
+def busy(world: World) -> World:
+    """Pools that have grown under load; their names are the faults that await them."""
+    for name in FAULTS:
+        world.deploy(name)
+        world.serve(name, maxReplicas=4)
+        world.engines.rate(world.service(name), BUSY)
+    for name in FAULTS:
+        world.wait_for_replicas(lambda replicas: replicas >= 3, name)
+        world.wait_for_condition("MetricsAvailable", "True", name)
+    return world
+
+
+FAULTS = ("nan", "html", "negative")
+QUIET_TICKS = 10
+"""Twice the time that these pools take to shrink with good data."""
+
+
+def test_malformed_metrics_never_remove_a_replica(busy: World) -> None:
+    for kind in FAULTS:
+        busy.engines.fault(busy.service(kind), kind)
+    held = {}
+    for kind in FAULTS:
+        condition = busy.wait_for_condition("MetricsAvailable", "False", kind)
+        assert condition["reason"] in {"MetricsMissing", "MetricsStale", "MetricsPartial"}
+        held[kind] = busy.replicas(kind)
+        # The load ends unseen: whoever took nonsense for "no load" would shrink now.
+        busy.engines.silence(busy.service(kind))
+    busy.operator.wait_for_ticks(QUIET_TICKS)
+    assert {kind: busy.replicas(kind) for kind in FAULTS} == held
+
+    for kind in FAULTS:
+        busy.engines.fault(busy.service(kind), "none")
+    for kind in FAULTS:
+        busy.wait_for_replicas(held[kind].__gt__, kind)
+
+
+def test_an_outage_of_prometheus_changes_nothing_not_even_across_a_restart(busy: World) -> None:
+    name = FAULTS[0]
+    conflict = busy.condition("Conflict", name)
+    outage = busy.cluster.prometheus.outage()
+    try:
+        since = time.monotonic()
+        condition = busy.wait_for_condition("MetricsAvailable", "False", name)
+        assert condition["reason"] in {"MetricsMissing", "MetricsStale"}
+        held = {each: busy.replicas(each) for each in FAULTS}
+        writes = busy.writes().count("patch/deployments/scale")
+        for each in FAULTS:
+            busy.engines.silence(busy.service(each))
+
+        def unchanged_until(seconds: float) -> None:
+            while time.monotonic() - since < seconds:
+                busy.operator.wait_for_ticks(1)
+                assert {each: busy.replicas(each) for each in FAULTS} == held
+
+        unchanged_until(OUTAGE_SECONDS / 2)
+        # A new process has no memory, and what it reads is nothing.
+        busy.cluster.processes.restart(OPERATOR)
+        unchanged_until(OUTAGE_SECONDS)
+        assert busy.writes().count("patch/deployments/scale") == writes
+        # The time of a condition outlives the process that wrote it.
+        assert busy.condition("Conflict", name) == conflict
+    finally:
+        outage.start_again()
+    busy.wait_for_condition("MetricsAvailable", "True", name)
+    busy.wait_for_replicas(lambda replicas: replicas < held[name], name)
