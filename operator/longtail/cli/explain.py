@@ -139,9 +139,9 @@ def _demand_lines(status: ReasoningServingStatus) -> Iterable[str]:
     if demand is None:
         return
     yield (
-        f"load: {_figure(demand.running_requests)} requests running, "
-        f"{_figure(demand.waiting_requests)} waiting; {_figure(demand.owed_tokens)} tokens still owed, "
-        f"{_figure(demand.queued_reasoning_tokens)} of them to requests that wait"
+        f"requests running: {_figure(demand.running_requests)}, waiting: {_figure(demand.waiting_requests)}; "
+        f"tokens still owed: {_figure(demand.owed_tokens)}, "
+        f"for waiting requests: {_figure(demand.queued_reasoning_tokens)}"
     )
     if demand.attainment_percent is not None:
         yield f"promise: {demand.attainment_percent} % of the requests waited no longer than promised"
@@ -187,4 +187,4 @@ def _style(condition: Condition) -> str:
 
 
 def _figure(value: int | None) -> str:
-    return "an unknown number of" if value is None else f"{value:,}"
+    return "unknown" if value is None else f"{value:,}"

@@ -164,14 +164,18 @@ class App:
             run, interval_seconds=self._settings.interval_seconds, clock=self._clock, metrics=self.metrics
         )
 
+    async def unlisted(self) -> list[str]:
+        """Return the kinds of which the store does not hold all objects yet, or why that cannot be known."""
+        try:
+            return [kind.kind for kind in WATCHED if not await self._is_listed(kind)]
+        except ClusterError as unanswered:
+            return [str(unanswered)]
+
     async def _wait_until_listed(self) -> None:
         """Wait until the store holds all that the API server counts: half a list is no basis to decide on."""
         since = self._clock.monotonic_seconds()
         while True:
-            try:
-                missing = [kind.kind for kind in WATCHED if not await self._is_listed(kind)]
-            except ClusterError as unanswered:
-                missing = [str(unanswered)]
+            missing = await self.unlisted()
             if not missing:
                 return
             if self._clock.monotonic_seconds() - since > _LISTING_PATIENCE_SECONDS:

@@ -1,0 +1,46 @@
+"""``explain`` against an API server over real sockets: the command runs as a process of its own."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from longtail_fakes.kubernetes import KubernetesFake
+from longtail_fakes.manifests import serving
+
+
+async def explain(server: KubernetesFake, directory: Path, name: str, program: str) -> tuple[int, str]:
+    kubeconfig = directory / "kubeconfig"
+    kubeconfig.write_text(
+        "{apiVersion: v1, kind: Config, current-context: here, users: [{name: u, user: {token: t}}],"
+        f" clusters: [{{name: c, cluster: {{server: '{server.url}'}}}}],"
+        " contexts: [{name: here, context: {cluster: c, user: u}}]}"
+    )
+    process = await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).with_name(program)),
+        "explain",
+        name,
+        f"--kubeconfig={kubeconfig}",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=os.environ | {"COLUMNS": "200"},
+    )
+    output, _ = await process.communicate()
+    return process.returncode or 0, output.decode()
+
+
+@pytest.mark.parametrize("program", ["longtail", "kubectl-longtail"])
+async def test_a_resource_is_explained_by_command_and_plugin(tmp_path: Path, program: str) -> None:
+    async with KubernetesFake().serve() as server:
+        server.put(serving())
+        code, output = await explain(server, tmp_path, "inference/r1", program)
+    assert code == 0, output
+    assert "scales Deployment r1" in output
+
+
+async def test_a_resource_that_is_not_there_is_named(tmp_path: Path) -> None:
+    async with KubernetesFake().serve() as server:
+        code, output = await explain(server, tmp_path, "inference/r2", "longtail")
+    assert (code, output) == (1, "Error: there is no ReasoningServing inference/r2 in this cluster\n")
