@@ -75,18 +75,25 @@ class Writer:
         return results
 
     async def report(self, outcomes: Mapping[ServiceKey, Outcome]) -> None:
-        """Write the statuses that are due, then the Events."""
+        """Write the statuses that are due, then the Events. A standby keeps quiet."""
+        if not self._may_write():
+            return
         uids = {outcome.view.record.uid for outcome in outcomes.values()}
         self._statuses.forget_all_but(uids)
         self._announcer.forget_all_but(uids)
-        now = self._clock.monotonic_seconds()
-        due = [
-            (outcome, status)
-            for outcome in outcomes.values()
-            if self._statuses.due(outcome.view.record, status := self._status(outcome), now=now)
-        ]
+        # In a thread: 90 µs each, so that 10,000 resources would keep the watches waiting for 0.9 s.
+        due = await asyncio.to_thread(self._due, outcomes)
         flips = [Flip(outcome, status.conditions, self._known(outcome)) for outcome, status in due]
-        await self._in_parallel(self._write_status, due)
+        failures: list[str] = []
+
+        async def write_status(item: tuple[Outcome, ReasoningServingStatus]) -> None:
+            failure = await self._write_status(*item)
+            failures.extend([] if failure is None else [failure])
+
+        await self._in_parallel(write_status, due)
+        if failures:
+            # One line, not one per resource: an API server that is away fails all of them.
+            logger.warning("statuses not written", extra={"count": len(failures), "first": failures[0]})
         await self._in_parallel(
             self._announcer.rescaled, [o for o in outcomes.values() if o.rescaled or o.scale_error]
         )
@@ -123,6 +130,14 @@ class Writer:
         )
         return replace(outcome, rescaled=True)
 
+    def _due(self, outcomes: Mapping[ServiceKey, Outcome]) -> list[tuple[Outcome, ReasoningServingStatus]]:
+        now = self._clock.monotonic_seconds()
+        return [
+            (outcome, status)
+            for outcome in outcomes.values()
+            if self._statuses.due(outcome.view.record, status := self._status(outcome), now=now)
+        ]
+
     def _status(self, outcome: Outcome) -> ReasoningServingStatus:
         record, time = outcome.view.record, rfc3339(self._clock.unix_seconds())
         stamped = stamp(
@@ -136,17 +151,18 @@ class Writer:
     def _known(self, outcome: Outcome) -> dict[str, str]:
         return {c.type: str(c.status) for c in self._statuses.conditions(outcome.view.record)}
 
-    async def _write_status(self, due: tuple[Outcome, ReasoningServingStatus]) -> None:
-        outcome, status = due
+    async def _write_status(self, outcome: Outcome, status: ReasoningServingStatus) -> str | None:
+        """Write one status; return why it could not be, if that matters."""
         record = outcome.view.record
         if not self._may_write() or self._store.serving(record.key) is not record:
-            return
+            return None
         try:
             await self._statuses.write(record, status, now=self._clock.monotonic_seconds())
         except (NotFound, Conflict):
             logger.debug("status not written: the resource is gone", extra={"service": str(record.key)})
         except ClusterError as failed:
-            logger.warning("status not written", extra={"service": str(record.key), "why": str(failed)})
+            return f"{record.key}: {failed}"
+        return None
 
     async def _in_parallel(self, write: Callable[[_T], Awaitable[None]], items: Sequence[_T]) -> None:
         """Write all items, as many at once as allowed, in their order."""
