@@ -1,17 +1,19 @@
 """Dynamo's planners as policies: by load (the default) and by predicted throughput.
 
-Read from ai-dynamo/dynamo: ``planner/core/state_machine.py`` 0272cbd (cadence, inventory, budget),
-``throughput_scaling.py`` 0c9050c (``_throughput_agg``), ``config/planner_config.py`` 1366ebb (which modes go
+Read from ai-dynamo/dynamo 1.6.1 as published on PyPI, ``dynamo/planner/``: ``core/state_machine.py``
+(inventory, budget, starts), ``core/throughput_scaling.py`` (``_throughput_agg``),
+``plugins/builtins/local_planner.py`` (the forecasts), ``config/planner_config.py`` (which modes go
 together).
 
 Quirks kept: the throughput planner looks one interval (180 s) ahead whatever a cold start takes; requests,
 prompt and output lengths are forecast one by one, from requests that finished; an idle interval repeats the
-last lengths (``plugins/builtins/local_planner.py`` 8504b50); beside the load planner, throughput is a lower
-bound and load decides alone; the load planner does nothing while a scaling is in progress. The budget
-clamps from above only.
+last lengths; one observation moves the count by a bounded number of replicas; beside the load planner,
+throughput is a lower bound and load decides alone; while replicas start nothing grows, but a smaller wish
+cancels starts. The budget clamps from above only.
 
 ``max_replicas`` stands for ``max_gpu_budget`` over the GPUs of one replica. Prefix-cache hits are not
-modelled (hit rate 0). ``dynamo_load`` and ``iteration_model`` hold the rules.
+modelled (hit rate 0). The capacity of an engine is the regression of ``iteration_model``; the published
+planner may start from profiles of the hardware instead. ``dynamo_load`` holds the load rules.
 """
 
 import enum
@@ -27,6 +29,7 @@ from longtail.workbench.peers.dynamo_load import (
     Target,
     by_latency,
     by_thresholds,
+    while_starting,
 )
 from longtail.workbench.peers.iteration_model import IterationModel
 from longtail.workbench.peers.predictors import Arima, Constant, Kalman, Predictor
@@ -115,15 +118,16 @@ class DynamoLoad:
         return
 
     def decide(self, *, seen: PeerView, memory: None, now: float) -> tuple[int, None]:
-        """One step by the thresholds, when every replica is ready and reports."""
+        """One step by the thresholds, when every ready replica reports and none drains."""
         del now, memory
-        engines = engines_of(seen)
-        if seen.spec_replicas != seen.ready_replicas or len(engines) != seen.ready_replicas:
+        engines, starting = engines_of(seen), seen.spec_replicas - seen.ready_replicas
+        if starting < 0 or len(engines) != seen.ready_replicas:
             return seen.spec_replicas, None
         default_up, default_down = KV_THRESHOLDS[self.target]
         up = default_up if self.kv_up is None else self.kv_up
         down = default_down * up / default_up
-        wish = by_thresholds(engines, up=up, down=down, min_replicas=self.min_replicas)
+        wish = by_thresholds(engines, up=up, down=down, min_replicas=self.min_replicas, starting=starting > 0)
+        wish = while_starting(wish, ready=len(engines), starting=starting)
         if wish is None:
             return seen.spec_replicas, None
         return min(max(wish, self.min_replicas), self.max_replicas), None
@@ -142,6 +146,8 @@ class DynamoSla:
     load_scaling: bool = False
     max_num_seqs: int | None = 256
     max_replicas: int = 10
+    max_step_replicas: int = 8
+    """``max_throughput_scaling_replicas``."""
     interval_seconds: float = 180.0
     knob: str = "inter-token latency target (s)"
     period_seconds: float = 5.0
@@ -186,14 +192,23 @@ class DynamoSla:
         return min(max(wish, self.targets.min_replicas), self.max_replicas)
 
     def _load(self, seen: PeerView, *, engines: list[Engine], memory: DynamoMemory) -> int | None:
-        if seen.spec_replicas != seen.ready_replicas or len(engines) != seen.ready_replicas:
+        starting = seen.spec_replicas - seen.ready_replicas
+        if starting < 0 or len(engines) != seen.ready_replicas:
             return None
-        wish = by_latency(engines, model=memory.model, line=memory.model.fit(), targets=self.targets)
-        if wish is None:
+        wish = by_latency(
+            engines,
+            model=memory.model,
+            line=memory.model.fit(),
+            targets=self.targets,
+            starting=starting > 0,
+        )
+        if wish is None or (starting and wish.replicas > len(engines)):
             return None
         floor = memory.lower_bound if self.throughput_scaling else 1
-        wish = self._bounded(max(wish, floor))
-        return None if wish == len(engines) else wish
+        replicas = self._bounded(max(wish.replicas, floor))
+        if replicas == len(engines) and not wish.cancels_starts:
+            return None
+        return while_starting(replicas, ready=len(engines), starting=starting)
 
     def _throughput(
         self, seen: PeerView, *, engines: list[Engine], memory: DynamoMemory, now: float
@@ -208,11 +223,14 @@ class DynamoSla:
             return None, memory
         memory = _forecast(memory, counters=counters, before=before)
         wish = self._replicas(memory, engines=engines)
-        if wish is not None and self.load_scaling:
+        if wish is None or seen.spec_replicas < seen.ready_replicas:
+            return None, memory
+        ready = seen.ready_replicas
+        wish = min(max(wish, ready - self.max_step_replicas), ready + self.max_step_replicas)
+        wish = self._bounded(wish)
+        if self.load_scaling:
             return None, replace(memory, lower_bound=wish)
-        if wish is None or seen.spec_replicas != seen.ready_replicas:
-            return None, memory  # the connector ignores a scaling while another one is under way
-        return self._bounded(wish), memory
+        return while_starting(wish, ready=ready, starting=seen.spec_replicas - ready), memory
 
     def _replicas(self, memory: DynamoMemory, *, engines: list[Engine]) -> int | None:
         line = memory.model.fit()

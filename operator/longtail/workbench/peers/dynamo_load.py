@@ -1,13 +1,14 @@
 """Dynamo's load planner for an aggregated pool: one replica more or less, every few seconds.
 
-Read from ai-dynamo/dynamo 0c6da1e, ``components/src/dynamo/planner/core/load_scaling.py``
+Read from ai-dynamo/dynamo 1.6.1 as published on PyPI, ``dynamo/planner/core/load_scaling.py``
 (``_agg_easy_decision``, ``_advance_load_agg``, ``_agg_prefill_scaling``, ``_agg_decode_scaling``,
 ``_scale_decision``).
 
-Quirks kept: the static targets grow when *any* engine is above the threshold and shrink when *all* are below;
-the latency targets grow only when *all* engines miss the target; a decrease that is refused because the
-survivors could not take the load counts as "no change", while a missing prefill signal lets decode decide
-alone; nothing moves while a scaling is in progress or an engine does not report.
+Quirks kept: the static targets grow when *any* engine is above the threshold and shrink when *all* are
+below; the latency targets grow only when *all* engines miss the target; a decrease that is refused because
+the survivors could not take the load counts as "no change", while a missing prefill signal lets decode
+decide alone; while replicas start, nothing grows, and a decrease cancels starts; an engine that does not
+report holds everything.
 """
 
 import enum
@@ -50,8 +51,13 @@ class Engine:
         return i.decode_kv_tokens + i.queued_decode_kv_tokens + i.queued_prefill_tokens
 
 
-def by_thresholds(engines: Sequence[Engine], *, up: float, down: float, min_replicas: int) -> int | None:
+def by_thresholds(
+    engines: Sequence[Engine], *, up: float, down: float, min_replicas: int, starting: bool = False
+) -> int | None:
     """Replicas by the static rule; None is "no change".
+
+    A decrease that would put the survivors above ``up`` is not made: the count stays (which, while others are
+    ``starting``, cancels those).
 
     >>> busy = Engine(Iteration(0.02, decode_kv_tokens=900, queued_prefill_tokens=200), 1000.0)
     >>> idle = Engine(Iteration(0.02, decode_kv_tokens=100), 1000.0)
@@ -64,9 +70,22 @@ def by_thresholds(engines: Sequence[Engine], *, up: float, down: float, min_repl
     count = len(pressures)
     if any(pressure > up for pressure in pressures):
         return count + 1
-    if count > 1 and all(pressure < down for pressure in pressures):
-        return max(count - 1, min_replicas)
+    if (count > 1 or starting) and all(pressure < down for pressure in pressures):
+        fewer = max(count - 1, min_replicas)
+        unsafe = 0 < fewer < count and max(pressures) * count / fewer >= up
+        return count if unsafe else fewer
     return None
+
+
+def while_starting(wish: int | None, *, ready: int, starting: int) -> int | None:
+    """What is left of a wish while replicas start: cancelling some of them, or nothing.
+
+    >>> while_starting(5, ready=4, starting=1), while_starting(4, ready=4, starting=1)
+    (None, 4)
+    """
+    if wish is None or not starting:
+        return wish
+    return None if wish > ready else wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +99,23 @@ class LatencyTargets:
     min_replicas: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class LatencyWish:
+    """What predicted latency asks for."""
+
+    replicas: int
+    cancels_starts: bool
+    """Both signals agree that what is ready is enough: replicas that start are not needed."""
+
+
 def by_latency(
-    engines: Sequence[Engine], *, model: IterationModel, line: Line | None, targets: LatencyTargets
-) -> int | None:
+    engines: Sequence[Engine],
+    *,
+    model: IterationModel,
+    line: Line | None,
+    targets: LatencyTargets,
+    starting: bool = False,
+) -> LatencyWish | None:
     """Replicas by predicted latency; None while the model has too few samples.
 
     ``line`` is None when the fit was refused: nothing can be estimated, and nothing moves.
@@ -91,9 +124,19 @@ def by_latency(
     if not count or not model.ready:
         return None
     if line is None:
-        return count
-    prefill = _by_prefill(engines, model=model, line=line, targets=targets)
-    decode = _by_decode(engines, model=model, line=line, targets=targets)
+        return LatencyWish(count, cancels_starts=False)
+    may_shrink = count > 1 or starting
+    prefill, no_prefill = _by_prefill(engines, model=model, line=line, targets=targets, may_shrink=may_shrink)
+    decode, no_decode = _by_decode(engines, model=model, line=line, targets=targets, may_shrink=may_shrink)
+    enough = prefill is not None and decode is not None and max(prefill, decode) <= count
+    return LatencyWish(
+        _together(prefill, decode, count=count),
+        cancels_starts=starting and enough and not (no_prefill or no_decode),
+    )
+
+
+def _together(prefill: int | None, decode: int | None, *, count: int) -> int:
+    """Either signal grows; both shrink, or decode alone where prefill has no opinion."""
     if prefill is not None and prefill > count:
         return prefill
     if decode is None:
@@ -104,19 +147,20 @@ def by_latency(
 
 
 def _decided(
-    estimates: Sequence[float], *, target: float, safe: bool, refused: bool, min_replicas: int
-) -> int | None:
+    estimates: Sequence[float], *, target: float, may_shrink: bool, refused: bool, min_replicas: int
+) -> tuple[int | None, bool]:
     count = len(estimates)
     if all(estimate > target for estimate in estimates):
-        return count + 1
-    if count > 1 and safe:
-        return max(count - 1, min_replicas)
-    return count if refused else None
+        return count + 1, False
+    if may_shrink and not refused:
+        return max(count - 1, min_replicas), False
+    return (count, True) if refused else (None, False)
 
 
 def _by_prefill(
-    engines: Sequence[Engine], *, model: IterationModel, line: Line, targets: LatencyTargets
-) -> int | None:
+    engines: Sequence[Engine], *, model: IterationModel, line: Line, targets: LatencyTargets, may_shrink: bool
+) -> tuple[int | None, bool]:
+    """Only what the queue adds to TTFT must fit: a request's own prefill takes as long whatever the count."""
     count = len(engines)
     factor = count / (count - 1) if count > 1 else 1.0
 
@@ -126,32 +170,32 @@ def _by_prefill(
         )
 
     refused = False
-    for engine in engines if count > 1 else ():
-        kv = math.floor(engine.iteration.decode_kv_tokens * factor)
+    for iteration in (engine.iteration for engine in engines) if may_shrink else ():
+        kv = math.floor((iteration.decode_kv_tokens + iteration.queued_decode_kv_tokens) * factor)
         own = first_token(queued=0, kv=kv)
-        queued = math.floor(engine.iteration.queued_prefill_tokens * factor)
-        by_queue = first_token(queued=queued, kv=kv) - own
+        by_queue = first_token(queued=math.floor(iteration.queued_prefill_tokens * factor), kv=kv) - own
         budget = (targets.first_token_seconds - own) * targets.down_sensitivity
         refused = refused or budget <= 0 or by_queue >= budget
+    estimates = [
+        first_token(queued=e.iteration.queued_prefill_tokens, kv=e.iteration.decode_kv_tokens)
+        for e in engines
+    ]
     return _decided(
-        [
-            first_token(queued=e.iteration.queued_prefill_tokens, kv=e.iteration.decode_kv_tokens)
-            for e in engines
-        ],
+        estimates,
         target=targets.first_token_seconds,
-        safe=not refused,
+        may_shrink=may_shrink,
         refused=refused,
         min_replicas=targets.min_replicas,
     )
 
 
 def _by_decode(
-    engines: Sequence[Engine], *, model: IterationModel, line: Line, targets: LatencyTargets
-) -> int | None:
+    engines: Sequence[Engine], *, model: IterationModel, line: Line, targets: LatencyTargets, may_shrink: bool
+) -> tuple[int | None, bool]:
     count = len(engines)
     factor = count / (count - 1) if count > 1 else 1.0
     refused = False
-    for engine in engines if count > 1 else ():
+    for engine in engines if may_shrink else ():
         after = math.floor(engine.kv_tokens * factor)
         too_full = after >= engine.kv_capacity_tokens
         token_seconds = model.next_token_seconds(line, kv_tokens=after)
@@ -165,7 +209,7 @@ def _by_decode(
     return _decided(
         estimates,
         target=targets.token_seconds,
-        safe=not refused,
+        may_shrink=may_shrink,
         refused=refused,
         min_replicas=targets.min_replicas,
     )

@@ -149,7 +149,8 @@ class IterationModel:
     ) -> float:
         """Highest rate of one engine that meets both targets; that of batch 1 if none does; 0 if unknown.
 
-        Batch b gives b / (output · iteration seconds) requests a second (Little). Context per sequence is
+        Batch b gives b / (output · iteration seconds) requests a second (Little), and prefill admits at most
+        (chunk - b) / (prompt · iteration seconds). Context per sequence is
         prompt + output / 2. Above output · chunk / (prompt + output) prefill cannot keep up with decode.
         """
         if prompt <= 0 or output <= 0 or chunk_tokens <= 0:
@@ -157,16 +158,17 @@ class IterationModel:
         context = prompt + output / 2
         by_kv = max(1, int(kv_capacity_tokens / max(1.0, context))) if kv_capacity_tokens else 1024
         largest = min(by_kv, max_num_seqs or by_kv, chunk_tokens - 1)
-        balanced = math.floor(chunk_tokens - prompt / output)
+        balanced = math.floor(chunk_tokens / (1 + prompt / max(1.0, output)))
         best = 0.0
         for batch in range(1, max(1, min(largest, balanced)) + 1):
             kv = batch * context
             prefill = min(batch * prompt / max(1.0, output), chunk_tokens)
             seconds = line.seconds(prefill_tokens=prefill, kv_tokens=kv)
+            rate = min(batch / (output * seconds), (chunk_tokens - batch) / (prompt * seconds))
             first = self.next_first_token_seconds(
                 line, queued_prefill_tokens=int(prefill), kv_tokens=int(kv), chunk_tokens=chunk_tokens
             )
             if seconds > token_seconds or first > first_token_seconds:
-                return best or 1.0 / (output * seconds)
-            best = batch / (output * seconds)
+                return best or rate
+            best = rate
         return best

@@ -68,6 +68,9 @@ class Kalman:
     q_trend: float = 0.1
     r: float = 10.0
     log1p: bool = False
+    min_points: int = 5
+    points: int = 0
+    last: float = 0.0
     level: float | None = None
     trend: float = 0.0
     covariance: tuple[float, float, float] = (1000.0, 0.0, 1000.0)
@@ -80,12 +83,14 @@ class Kalman:
             return self
         measured = math.log1p(max(0.0, cleaned)) if self.log1p else cleaned
         if self.level is None:
-            return replace(self, level=measured, trend=0.0)
+            return replace(self, level=measured, trend=0.0, points=1, last=cleaned)
         level, (p_level, p_cross, p_trend) = self._predicted()
         innovation, scale = measured - level, p_level + max(1e-9, self.r)
         gain_level, gain_trend = p_level / scale, p_cross / scale
         return replace(
             self,
+            points=self.points + 1,
+            last=cleaned,
             level=level + gain_level * innovation,
             trend=self.trend + gain_trend * innovation,
             covariance=(
@@ -96,11 +101,11 @@ class Kalman:
         )
 
     def forecast(self) -> float:
-        """Level plus trend."""
-        if self.level is None:
-            return 0.0
+        """Level plus trend, at least 0; the last value while there are too few."""
+        if self.points < self.min_points:
+            return self.last
         level, _ = self._predicted()
-        return max(0.0, math.expm1(level)) if self.log1p else level
+        return max(0.0, math.expm1(level) if self.log1p else level)
 
     def _predicted(self) -> tuple[float, tuple[float, float, float]]:
         assert self.level is not None

@@ -1,17 +1,14 @@
 """Ray Serve's default autoscaling policy (replica queue length).
 
-Read from ray-project/ray 00590c4, ``python/ray/serve/autoscaling_policy.py``: the desired count is
-``ongoing requests / target`` (the number of running replicas cancels out), smoothed by a factor, clipped, and
-acted on only after the same direction was asked for on more than ``delay / 0.1 s`` consecutive control ticks.
+Read from ray-project/ray 2.60.0 as published on PyPI, ``ray/serve/autoscaling_policy.py``: the desired
+count is ``ongoing requests / target`` (the number of running replicas cancels out), smoothed by a factor,
+and acted on once the same direction has been wanted without a break for the delay. (Up to 00590c4 the delay
+was counted in control ticks of 0.1 s, which comes to the same when ticks keep time.)
 
 Quirks kept: the wish is compared with the *target* count while the smoothing factor works on the count that
-runs; one contrary or equal tick resets the counter; a scale-down that rounds back to where it is goes down by
-one; from 0 any request brings one replica at once, past all delays; 1 -> 0 has a delay of its own, and no
-other decrease may reach 0.
-
-The control loop runs every 0.1 s on metrics that are averaged over 30 s. Between two views the metrics do not
-change, so the ticks in between are counted and not run; the first tick that would act is at most one view
-late.
+runs; one contrary or equal look starts the delay anew, and acting does too; a scale-down that rounds back to
+where it is goes down by one; with nothing running any request brings one replica at once, past all delays;
+1 -> 0 has a delay of its own, and no other decrease may reach 0; bounds are applied last.
 """
 
 import math
@@ -21,16 +18,16 @@ from typing import Self
 from longtail.workbench.peers.view import PeerView, bounded
 from longtail.workbench.peers.windows import Samples, mean, pushed
 
-CONTROL_LOOP_SECONDS = 0.1
+ELAPSED_TOLERANCE_SECONDS = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class RayMemory:
-    """Ongoing requests over the look-back, and consecutive ticks in one direction (negative: down)."""
+    """Ongoing requests over the look-back, and since when which direction is wanted (+1, -1, 0)."""
 
     ongoing: Samples = ()
-    ticks: int = 0
-    last: float | None = None
+    direction: int = 0
+    since: float = 0.0
 
 
 def smoothed(desired: float, *, running: int, up_factor: float, down_factor: float) -> int:
@@ -64,6 +61,7 @@ class RayServe:
     name: str = "ray-serve"
     knob: str = "target ongoing requests per replica"
     period_seconds: float = 10.0
+    """``metrics_interval_s``: the control loop is faster, but sees nothing new in between."""
 
     def tuned(self, value: float) -> Self:
         """The same policy with another target."""
@@ -74,48 +72,45 @@ class RayServe:
         return RayMemory()
 
     def decide(self, *, seen: PeerView, memory: RayMemory, now: float) -> tuple[int, RayMemory]:
-        """The default policy with the ticks since the last view counted; no metrics hold."""
-        elapsed = self.period_seconds if memory.last is None else now - memory.last
-        ticks = max(1, round(elapsed / CONTROL_LOOP_SECONDS))
+        """The default policy; no metrics hold."""
         if seen.door_requests is not None:
-            memory = replace(
-                memory,
-                ongoing=pushed(
-                    memory.ongoing, now=now, value=seen.door_requests, seconds=self.look_back_seconds
-                ),
+            ongoing = pushed(
+                memory.ongoing, now=now, value=seen.door_requests, seconds=self.look_back_seconds
             )
-        memory = replace(memory, last=now)
-        ongoing = mean(memory.ongoing)
-        if ongoing is None:
+            memory = replace(memory, ongoing=ongoing)
+        requests = mean(memory.ongoing)
+        if requests is None:
             return seen.spec_replicas, memory
+        wish, memory = self._wish(seen, requests=requests, memory=memory, now=now)
+        return bounded(wish, low=self.min_replicas, high=self.max_replicas), memory
+
+    def _wish(
+        self, seen: PeerView, *, requests: float, memory: RayMemory, now: float
+    ) -> tuple[int, RayMemory]:
+        target = seen.spec_replicas
         if seen.ready_replicas == 0:
-            return self._from_zero(seen, ongoing=ongoing), memory
+            return (max(math.ceil(self.upscaling_factor), target) if requests > 0 else target), memory
         wish = smoothed(
-            ongoing / self.target_ongoing_requests,
+            requests / self.target_ongoing_requests,
             running=seen.ready_replicas,
             up_factor=self.upscaling_factor,
             down_factor=self.downscaling_factor,
         )
-        wish = bounded(wish, low=self.min_replicas, high=self.max_replicas)
-        return self._delayed(wish, target=seen.spec_replicas, ticks=ticks, memory=memory)
+        direction = (wish > target) - (wish < target)
+        if direction != memory.direction:
+            memory = replace(memory, direction=direction, since=now)
+        if direction == 0:
+            return target, memory
+        if direction < 0 and target > 1:
+            wish = max(1, wish)
+        waited = now - memory.since + ELAPSED_TOLERANCE_SECONDS
+        if waited < self._delay(direction, target=target):
+            return target, memory
+        return wish, replace(memory, direction=0)
 
-    def _from_zero(self, seen: PeerView, *, ongoing: float) -> int:
-        if ongoing > 0:
-            return max(math.ceil(self.upscaling_factor), seen.spec_replicas)
-        return seen.spec_replicas
-
-    def _delayed(self, wish: int, *, target: int, ticks: int, memory: RayMemory) -> tuple[int, RayMemory]:
-        if wish == target:
-            return target, replace(memory, ticks=0)
-        if wish > target:
-            count = max(0, memory.ticks) + ticks
-            acts = count > int(self.upscale_delay_seconds / CONTROL_LOOP_SECONDS)
-        else:
-            to_zero = target == 1
-            delay = self.downscale_delay_seconds
-            if to_zero and self.downscale_to_zero_delay_seconds is not None:
-                delay = self.downscale_to_zero_delay_seconds
-            wish = wish if to_zero else max(1, wish)
-            count = min(0, memory.ticks) - ticks
-            acts = count < -int(delay / CONTROL_LOOP_SECONDS)
-        return (wish, replace(memory, ticks=0)) if acts else (target, replace(memory, ticks=count))
+    def _delay(self, direction: int, *, target: int) -> float:
+        if direction > 0:
+            return self.upscale_delay_seconds
+        if target == 1 and self.downscale_to_zero_delay_seconds is not None:
+            return self.downscale_to_zero_delay_seconds
+        return self.downscale_delay_seconds

@@ -76,7 +76,7 @@ def pool_tokens(
     for peak in peaks:
         if not peak.kv_capacity_tokens:
             continue
-        in_use = int(peak.kv_used_ratio * peak.kv_capacity_tokens)
+        in_use = math.floor(min(peak.kv_used_ratio, 1.0) * peak.kv_capacity_tokens + 0.5)
         demand += in_use + int(peak.waiting_requests * (prompt + output))
         k1 = int(peak.kv_capacity_tokens * settings.kv_cache_threshold)
         past = observed.get(bucket, ())
