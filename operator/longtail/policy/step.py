@@ -1,0 +1,50 @@
+"""One tick of the whole fleet: the pure fold that operator, backtest and tests share."""
+
+from collections.abc import Mapping
+
+from longtail.demand.model import estimate
+from longtail.demand.observation import Observation
+from longtail.policy.decision import Decision
+from longtail.policy.fleet import Fleet, ServiceKey
+from longtail.policy.ladder import decide
+from longtail.policy.memory import Memory, ServiceMemory
+from longtail.policy.supply import supply_of
+
+
+def step(
+    *, fleet: Fleet, observations: Mapping[ServiceKey, Observation], memory: Memory, now: float
+) -> tuple[dict[ServiceKey, Decision], Memory]:
+    """Decide for every service of the fleet. Pure: folding it over a recording replays a day.
+
+    Args:
+        fleet: the services of this tick, in any order. What is not in it is forgotten.
+        observations: what was seen of them. A service without one was not seen.
+        memory: what the last tick returned; `Memory.empty` before the first.
+        now: Unix seconds. The scheduled time of the tick serves better than the clock: with jitter, a change
+            of the last tick may or may not be older than a period of 15 s.
+
+    Returns:
+        A decision for each service, and the memory for the next tick.
+    """
+    services = sorted(fleet.services, key=lambda service: service.key)
+    keys = [service.key for service in services]
+    seen = [observations.get(key) or Observation(at_seconds=now) for key in keys]
+    supplied = [
+        supply_of(service.target, memory=memory.services.get(service.key) or ServiceMemory(), now=now)
+        for service in services
+    ]
+    demands, demand_memory = estimate(
+        keys=keys,
+        parameters=[service.parameters for service in services],
+        observations=seen,
+        supplies=[supply for supply, _ in supplied],
+        memory=memory.demand,
+        now=now,
+    )
+    decisions: dict[ServiceKey, Decision] = {}
+    remembered: dict[ServiceKey, ServiceMemory] = {}
+    for service, observation, demand, (_, before) in zip(services, seen, demands, supplied, strict=True):
+        decisions[service.key], remembered[service.key] = decide(
+            service=service, observation=observation, demand=demand, memory=before, now=now
+        )
+    return decisions, Memory(services=remembered, demand=demand_memory)
