@@ -32,9 +32,7 @@ def seen(*values: float | None, spec: int, ready: int | None = None) -> PeerView
     "run", [pytest.param(run, id=f"{run['strategy']}-{i}") for i, run in enumerate(RECORDED)]
 )
 def test_replicas_follow_load_as_in_aibrix(run: dict[str, Any]):
-    policy = Aibrix(
-        Strategy(run["strategy"]), PodMetric.WAITING_REQUESTS, run["target"], max_replicas=12
-    )
+    policy = Aibrix(Strategy(run["strategy"]), PodMetric.WAITING_REQUESTS, run["target"], max_replicas=12)
     current, memory, replicas = run["start"], policy.initial(), []
     for turn, value in enumerate(run["means"]):
         current, memory = policy.decide(

@@ -62,7 +62,8 @@ def follow(
 def test_every_average_value_proposal_is_that_of_kubernetes():
     for usage, target, status, spec, expected in RECORDED["average_value"]:
         got = average_value_replicas(
-            total=(usage + 0.25) / 1000,  # a quarter more, so that binary floating point truncates back to usage
+            total=(usage + 0.25)
+            / 1000,  # a quarter more, so that binary floating point truncates back to usage
             target=target / 1000,
             status_replicas=status,
             spec_replicas=spec,

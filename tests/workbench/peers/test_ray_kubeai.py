@@ -57,9 +57,7 @@ def test_ray_averages_over_its_look_back():
     assert run(policy, [8, 0, 0, 0], start=8)[:2] == [8, 8]
     memory = policy.initial()
     for turn, requests in enumerate([9.0, 9.0, 9.0, 1.0]):
-        replicas, memory = policy.decide(
-            seen=seen(requests, spec=1), memory=memory, now=10.0 * turn
-        )
+        replicas, memory = policy.decide(seen=seen(requests, spec=1), memory=memory, now=10.0 * turn)
     assert replicas == 7  # (9 + 9 + 9 + 1) / 4
 
 

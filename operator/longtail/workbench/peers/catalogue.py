@@ -13,7 +13,7 @@ from longtail.workbench.peers import llm_d
 from longtail.workbench.peers.aibrix import Aibrix, Strategy
 from longtail.workbench.peers.conformal import Sizing
 from longtail.workbench.peers.dynamo import DynamoLoad, DynamoSla, PredictorKind
-from longtail.workbench.peers.dynamo_load import Target
+from longtail.workbench.peers.dynamo_load import LatencyTargets, Target
 from longtail.workbench.peers.hpa import External, Hpa, HpaSpec
 from longtail.workbench.peers.keda import Keda, ScaledObject, Trigger
 from longtail.workbench.peers.kpa import Kpa
@@ -130,8 +130,12 @@ def _dynamo(service: Service) -> list[Peer]:
         Peer(DynamoLoad(Target.THROUGHPUT, min_replicas=low, max_replicas=high), SHARES),
         Peer(DynamoLoad(Target.LATENCY, min_replicas=low, max_replicas=high), SHARES),
     ]
+    targets = LatencyTargets(
+        token_seconds=target, chunk_tokens=service.max_batched_tokens, min_replicas=service.min_replicas
+    )
     for kind in (PredictorKind.CONSTANT, PredictorKind.KALMAN):
         for load in (False, True):
-            policy = DynamoSla(kind, load_scaling=load, max_replicas=high).tuned(target)
+            policy = DynamoSla(kind, targets, load_scaling=load, max_replicas=high)
             peers.append(Peer(policy, token_seconds))
-    return peers
+    by_load = DynamoSla(targets=targets, throughput_scaling=False, load_scaling=True, max_replicas=high)
+    return [*peers, Peer(by_load, token_seconds)]
