@@ -1,0 +1,113 @@
+"""``longtail bench``: the figures that longtail is held to, measured on this machine."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from longtail.workbench.bench_demand import run_demand_benchmark
+from longtail.workbench.forecasting import Progress
+from longtail.workbench.traces.catalogue import ENVIRONMENT_VARIABLE, data_directory
+
+
+@click.group()
+def bench() -> None:
+    """Measure longtail."""
+
+
+@bench.command("demand")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--quick", is_flag=True, help="Ten hours instead of a day, and smaller fleets: a few minutes.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help=f"Directory of the real traces. Default: ${ENVIRONMENT_VARIABLE}, else ../shared/data.",
+)
+def bench_demand(*, as_json: bool, quick: bool, data: Path | None) -> None:
+    """Forecasts of demand against what then happened, and what a tick costs."""
+    directory = data or data_directory()
+    if directory is None:
+        message = f"skipped: no real traces here; set {ENVIRONMENT_VARIABLE} to their directory"
+        click.echo(json.dumps({"skipped": message}) if as_json else message)
+        return
+    with _progress() as progress:
+        figures = run_demand_benchmark(directory, quick=quick, progress=progress)
+    if as_json:
+        click.echo(json.dumps(figures, indent=2))
+    else:
+        _print(figures)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar on the error stream, so that it never mixes with the figures."""
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading traces", total=1.0)
+
+        def report(doing: str, share: float) -> None:
+            bar.update(task, description=doing, completed=share)
+
+        yield report
+
+
+def _print(figures: dict[str, Any]) -> None:
+    console = Console()
+    console.print(_scenario_table(figures["scenarios"]))
+    ratios = figures["sqrt_rmse_ratio"]
+    console.print(
+        f"√-RMSE over persistence: geometric mean {ratios['geometric_mean']:.3f}, "
+        f"reasoning only {ratios['geometric_mean_reasoning']:.3f}; "
+        f"coverage: mean {figures['coverage']['mean']:.3f}"
+    )
+    for change, error in figures["mean_length_error"].items():
+        console.print(
+            f"mean length, {change}: error {error['error']:.1%}, bias {error['bias']:+.1%} "
+            f"(finished requests only: {error['finished_only']:+.1%})"
+        )
+    console.print(
+        f"one tick: 1,000 services {figures['tick_ms_1000']:.0f} ms, 10,000 services "
+        f"{figures['tick_ms_10000']:.0f} ms and {figures['rss_mb_10000']:.0f} MB"
+    )
+    for what, costs in figures["growth"].items():
+        console.print(_growth_table(what, costs))
+    console.print(figures["setting"]["machine"], style="dim")
+
+
+_COLUMNS = (
+    ("family", "family", "{}"),
+    ("scenario", "scenario", "{}"),
+    ("mean_demand", "N", "{:.0f}"),
+    ("known_fraction", "known", "{:.2f}"),
+    ("sqrt_rmse_ratio", "√-RMSE ratio", "{:.3f}"),
+    ("sqrt_bias", "√-bias", "{:+.3f}"),
+    ("coverage", "coverage", "{:.3f}"),
+    ("worst_4h_coverage", "worst 4 h", "{:.3f}"),
+    ("pinball_ratio", "pinball ratio", "{:.3f}"),
+)
+
+
+def _scenario_table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title="Demand one cold start ahead")
+    for _, title, _ in _COLUMNS:
+        table.add_column(title, justify="left" if title in {"family", "scenario"} else "right")
+    for row in rows:
+        table.add_row(*(form.format(row[key]) for key, _, form in _COLUMNS))
+    return table
+
+
+def _growth_table(what: str, costs: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title=f"Cost by {what.replace('_', ' ')}")
+    for title in ("services", "cold start s", "age bins", "ticks", "ms a tick", "MB"):
+        table.add_column(title, justify="right")
+    for cost in costs:
+        given = (cost["services"], cost["cold_start_seconds"], cost["age_bins"], cost["ticks"])
+        shown = ["own" if figure is None else f"{figure:,.0f}" for figure in given]
+        table.add_row(*shown, f"{cost['tick_ms']:,.1f}", f"{cost['rss_mb']:,.0f}")
+    return table
