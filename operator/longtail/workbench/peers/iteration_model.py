@@ -12,7 +12,6 @@ coefficient is thrown away and the planner then skips its turn; means skip the z
 """
 
 import math
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -90,21 +89,13 @@ class IterationModel:
     def _retired(self, points: tuple[Point, ...]) -> tuple[Point, ...]:
         if len(points) <= self.max_samples:
             return points
-        axes = [(min(p[axis] for p in points), max(p[axis] for p in points)) for axis in (0, 1)]
-
-        def cell(point: Point) -> tuple[int, ...]:
-            return tuple(
-                0
-                if high <= low
-                else min(
-                    int((point[axis] - low) / (high - low) * self.cells_per_axis), self.cells_per_axis - 1
-                )
-                for axis, (low, high) in enumerate(axes)
-            )
-
-        cells = [cell(point) for point in points]
-        fullest = Counter(cells).most_common(1)[0][0]
-        oldest = cells.index(fullest)
+        loads = np.asarray(points)[:, :2]
+        low, width = loads.min(axis=0), np.ptp(loads, axis=0)
+        share = np.divide(loads - low, width, out=np.zeros_like(loads), where=width > 0)
+        cells = np.minimum((share * self.cells_per_axis).astype(int), self.cells_per_axis - 1)
+        cell = cells[:, 0] * self.cells_per_axis + cells[:, 1]
+        crowd = np.bincount(cell)[cell]
+        oldest = int(crowd.argmax())  # the first of the fullest cell
         return (*points[:oldest], *points[oldest + 1 :])
 
     def fit(self) -> Line | None:

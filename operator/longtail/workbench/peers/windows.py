@@ -35,13 +35,6 @@ def increase(window: Samples) -> float | None:
     return window[-1][1] - window[0][1] if len(window) >= 2 else None
 
 
-def per_second(window: Samples) -> float | None:
-    """``rate``: increase over the time between first and last sample; None with fewer than two."""
-    if len(window) < 2 or window[-1][0] <= window[0][0]:
-        return None
-    return (window[-1][1] - window[0][1]) / (window[-1][0] - window[0][0])
-
-
 def histogram_increase(old: Histogram, new: Histogram) -> Histogram:
     """What was observed between two snapshots of one histogram."""
     return Histogram(
