@@ -9,6 +9,9 @@ An aggregated engine (prefill and decode in one, which is what vLLM behind a Dep
 
 Quirks kept: samples retire from the fullest cell of a 4 x 4 grid and not by age; a fit with a negative
 coefficient is thrown away and the planner then skips its turn; means skip the zeros before the first load.
+
+One difference: the grid spans the samples that are kept, not all that ever were. Up to 64 samples nothing
+changes; after 600 noisy ones (±10 %) capacities differed by -1.8 % to +3.3 % over six seeds.
 """
 
 import math
