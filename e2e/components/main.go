@@ -7,6 +7,11 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"maps"
 	"os"
@@ -46,6 +51,24 @@ var components = map[string]func() int{
 		}
 		return 0
 	},
+	"service-account-key": printServiceAccountKey,
+}
+
+// printServiceAccountKey writes a fresh private key, with which the API server signs the tokens of service accounts. It spares the
+// harness, which has Python's standard library alone, a dependency on openssl.
+func printServiceAccountKey() int {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err == nil {
+		var der []byte
+		if der, err = x509.MarshalECPrivateKey(key); err == nil {
+			err = pem.Encode(os.Stdout, &pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
 }
 
 func main() {

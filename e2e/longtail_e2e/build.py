@@ -8,12 +8,13 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ _PROMETHEUS: Final = "github.com/prometheus/prometheus"
 _PACKAGES: Final = (".", f"{_PROMETHEUS}/cmd/prometheus", f"{_KWOK}/cmd/kwok")
 # Leaves the file and http service discoveries in Prometheus and drops the SDKs of some twenty clouds.
 _TAGS: Final = "remove_all_sd"
-# What of KWOK's stages this cluster plays: a pod's life with settable delays, nodes that become and stay ready.
+# What of KWOK's stages this cluster plays: a pod's life with settable delays, nodes that become and stay
+# ready.
 _STAGES: Final = (
     "kustomize/stage/node/fast/node-initialize.yaml",
     "kustomize/stage/node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
@@ -64,11 +66,6 @@ class Components:
         """KWOK's own stages, one YAML file of several documents."""
         return self.directory / "kwok-stages.yaml"
 
-    @property
-    def etcd_data_template(self) -> Path:  # pragma: no cover - replaced below when unused
-        """Unused."""
-        return self.directory
-
 
 def unavailable() -> str | None:
     """Say why components cannot be built or run on this machine; None when they can."""
@@ -82,8 +79,8 @@ def unavailable() -> str | None:
 def ensure_components(*, progress: Progress = silent) -> Components:
     """Return the components, building them first when the cache does not hold this very version of them.
 
-    The cache is $LONGTAIL_CACHE, by default ${XDG_CACHE_HOME:-~/.cache}/longtail. A build is keyed by the content of
-    the Go module and the Go version; two processes that need the same one build it once.
+    The cache is $LONGTAIL_CACHE, by default ${XDG_CACHE_HOME:-~/.cache}/longtail. A build is keyed by the
+    content of the Go module and the Go version; two processes that need the same one build it once.
 
     Raises:
         BuildError: Go is missing, or a download or the compilation failed.
@@ -111,7 +108,7 @@ def cache_directory() -> Path:
 
 
 def _key() -> str:
-    digest = hashlib.sha256(_go("env", "GOVERSION", "GOOS", "GOARCH").encode())
+    digest = hashlib.sha256(repr(_go("env", "GOVERSION", "GOOS", "GOARCH")).encode())
     digest.update(repr((_PACKAGES, _STAGES, _compile_flags())).encode())
     for path in sorted((*MODULE.glob("*.go"), MODULE / "go.mod", MODULE / "go.sum")):
         content = path.read_bytes()
@@ -132,7 +129,7 @@ def _compile_flags() -> list[str]:
         "github.com/prometheus/common/version.Version": f"{prometheus[0]}.{int(prometheus[1:])}.{patch}",
     }
     linker = " ".join(["-s", "-w", *(f"-X {name}={value}" for name, value in settings.items())])
-    return ["-tags", _TAGS, "-trimpath", "-ldflags", linker]
+    return ["-tags", _TAGS, "-trimpath", "-buildvcs=false", "-ldflags", linker]
 
 
 def _required_version(module: str) -> str:
@@ -144,22 +141,114 @@ def _required_version(module: str) -> str:
 
 def _build(target: Path, *, progress: Progress) -> None:
     step = "Building etcd, Kubernetes, KWOK and Prometheus"
-    progress(step, "downloading Go modules")
-    packages = _download(progress=progress, step=step)
+    packages = _download(step=step, progress=progress)
+
+    def tell(lines: Sequence[str]) -> None:
+        # `go build -v` names a package when its compilation starts, and none that Go's own cache holds.
+        compiled = len(lines)
+        progress(step, f"package {compiled} of {packages}" if compiled < packages else "linking")
+
     partial = Path(tempfile.mkdtemp(prefix="partial-", dir=target.parent))
     try:
-        compiled = 0
-        arguments = ["build", "-v", *_compile_flags(), "-o", f"{partial}/", *_PACKAGES]
-        for _ in _go_lines(arguments, progress=lambda: progress(step, _share(compiled, packages))):
-            compiled += 1
+        _go("build", "-v", *_compile_flags(), "-o", f"{partial}/", *_PACKAGES, while_running=tell)
         _write_stages(partial / "kwok-stages.yaml")
         partial.rename(target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    progress(step, f"{packages} packages", done=True)
+    progress(step, done=True)
 
 
-def _share(compiled: int, packages: int) -> str:
-    # `go build -v` names a package when its compilation starts, and none that its cache holds.
-    return f"package {compiled} of at most {packages}" if compiled < packages else "linking"
+def _download(*, step: str, progress: Progress) -> int:
+    """Download the modules that the build needs, no others, and return the number of its packages."""
+
+    def tell(lines: Sequence[str]) -> None:
+        progress(step, f"downloaded {sum(map(_is_notice, lines))} Go modules")
+
+    # `go mod download` would fetch the whole module graph, the cloud SDKs that the tags leave out included.
+    arguments = ("list", "-deps", f"-tags={_TAGS}", *_PACKAGES)
+    try:
+        lines = _go(*arguments, while_running=tell)
+    except BuildError as first:
+        progress(step, f"trying again, as {str(first).splitlines()[-1]}")
+        lines = _go(*arguments, while_running=tell)
+    return sum(not _is_notice(line) for line in lines)
+
+
+def _is_notice(line: str) -> bool:
+    return line.startswith("go: ")
+
+
+def _write_stages(target: Path) -> None:
+    module = f"{_KWOK}@{_required_version(_KWOK)}"
+    answer = json.loads(
+        "\n".join(line for line in _go("mod", "download", "-json", module) if not _is_notice(line))
+    )
+    target.write_text("\n---\n".join((Path(answer["Dir"]) / stage).read_text() for stage in _STAGES))
+
+
+def _go(*arguments: str, while_running: Callable[[Sequence[str]], None] | None = None) -> list[str]:
+    """Run the Go command in the module and return its lines (standard output and errors, as they came).
+
+    `while_running` is called twice a second with the lines so far.
+
+    Raises:
+        BuildError: with the last lines.
+    """
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"}
+    lines: list[str] = []
+    with subprocess.Popen(
+        ["go", *arguments],
+        cwd=MODULE,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,  # so that an interruption can end the compilers with their `go`
+    ) as go:
+        assert go.stdout is not None
+        reader = threading.Thread(
+            target=lambda out: lines.extend(map(str.rstrip, out)), args=(go.stdout,), daemon=True
+        )
+        reader.start()
+        try:
+            while reader.is_alive():
+                reader.join(0.5)
+                if while_running is not None:
+                    while_running(tuple(lines))
+        except BaseException:
+            os.killpg(go.pid, signal.SIGTERM)
+            raise
+    if go.returncode != 0:
+        command = " ".join(("go", *arguments[:2]))
+        raise BuildError(f"`{command} …` in {MODULE} exited with {go.returncode}:\n" + "\n".join(lines[-20:]))
+    return lines
+
+
+@contextmanager
+def _locked(path: Path, *, progress: Progress) -> Iterator[None]:
+    """Hold the lock of the cache; it vanishes with its process."""
+    step = "Waiting for another build of the same cache"
+    with path.open("w") as lock:
+        waited = False
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waited = True
+                progress(step)
+                time.sleep(0.5)
+        if waited:
+            progress(step, done=True)
+        yield
+
+
+def _prune(cache: Path, *, keep: Path) -> None:
+    """Remove builds long unused (some 350 MB each) and what an interrupted build left behind."""
+    others = [path for path in cache.iterdir() if path.is_dir() and path != keep]
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    finished = [path for path in others if not path.name.startswith("partial-")]
+    for path in {*others} - {*finished[: _BUILDS_KEPT - 1]}:
+        shutil.rmtree(path, ignore_errors=True)

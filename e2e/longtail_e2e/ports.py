@@ -14,15 +14,16 @@ from typing import IO
 from longtail_e2e.errors import HarnessError
 
 LOOPBACK = "127.0.0.1"
-# Below 32768, where Linux starts to hand out ports to outgoing connections: a port of that range can be taken by any
-# client of the machine between our choice and the server's bind.
+# Below 32768, where Linux starts to hand out ports to outgoing connections: a port of that range can be
+# taken by any client of the machine between our choice and the server's bind.
 FIRST_PORT, LAST_PORT = 20_000, 32_000
 
 
 def is_free(port: int) -> bool:
     """Whether a server could listen on `port` of loopback now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # Servers written in Go set SO_REUSEADDR: connections in TIME_WAIT do not hinder them, a listener does.
+        # Servers written in Go set SO_REUSEADDR: connections in TIME_WAIT do not hinder them, a listener
+        # does.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
@@ -49,8 +50,9 @@ def wait_until_free(port: int, *, timeout_seconds: float = 30.0) -> None:
 class PortReservation:
     """Hands out free loopback ports; each stays reserved against other clusters of this user until `release`.
 
-    The reservation is a locked file per port, so clusters of several processes (pytest workers, a demo beside the
-    tests) never choose the same port even before their servers listen. The lock vanishes with its process.
+    The reservation is a locked file per port, so clusters of several processes (pytest workers, a demo beside
+    the tests) never choose the same port even before their servers listen. The lock vanishes with its
+    process.
     """
 
     def __init__(self) -> None:
@@ -64,23 +66,28 @@ class PortReservation:
         Raises:
             HarnessError: no port of the range is free.
         """
-        for port in random.SystemRandom().sample(range(FIRST_PORT, LAST_PORT), 1_000):
+        candidates = range(FIRST_PORT, LAST_PORT)
+        for port in random.SystemRandom().sample(candidates, len(candidates)):
             if port in self._locks:
                 continue
             lock = (self._directory / str(port)).open("w")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                lock.close()
-                continue
-            if is_free(port):
+            if _locked(lock) and is_free(port):
                 self._locks[port] = lock
                 return port
             lock.close()
-        raise HarnessError(f"no free port among 1000 tried between {FIRST_PORT} and {LAST_PORT} of {LOOPBACK}")
+        raise HarnessError(f"no port between {FIRST_PORT} and {LAST_PORT} of {LOOPBACK} is free")
 
     def release(self) -> None:
         """Give all ports back."""
-        # The lock files stay: unlinking one that another process has just opened would let two hold "the" lock.
+        # The lock files stay: unlinking one that another process has just opened would let two hold "the"
+        # lock.
         while self._locks:
             self._locks.popitem()[1].close()
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -19,8 +19,8 @@ from longtail_e2e.errors import NotYetError, ProcessError
 _TETHER: Final = Path(__file__).with_name("tether.py")
 _LOG_LINES_IN_ERROR: Final = 15
 
-# The kernel sends the parent-death signal when the *thread* that forked ends, not when the whole parent does. All
-# processes are therefore forked by one thread that lives as long as the interpreter.
+# The kernel sends the parent-death signal when the *thread* that forked ends, not when the whole parent
+# does. All processes are therefore forked by one thread that lives as long as the interpreter.
 _forker: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forker")
 
 
@@ -64,9 +64,9 @@ class Running:
 class ProcessGroup:
     """The processes of one cluster, in order of their start.
 
-    Logs are written to `directory/logs/NAME.log` (appended to on a restart). A process does not see the terminal's
-    Ctrl-C: only the owner of the group does, and stops all in reverse order. Should the owner be killed, the kernel
-    kills the processes (Linux).
+    Logs are written to `directory/logs/NAME.log` (appended to on a restart). A process does not see the
+    terminal's Ctrl-C: only the owner of the group does, and stops all in reverse order. Should the owner be
+    killed, the kernel kills the processes (Linux).
     """
 
     def __init__(self, directory: Path) -> None:
@@ -112,7 +112,7 @@ class ProcessGroup:
         return running
 
     def stop(self, name: str) -> Command | None:
-        """Stop a process (SIGTERM, then SIGKILL) and return how to start it again; None when it does not run."""
+        """Stop a process (SIGTERM, then SIGKILL); return how to start it again, None if it does not run."""
         running = self._running.get(name)
         if running is None:
             return None
@@ -189,6 +189,24 @@ class ProcessGroup:
             wait_until(settled, timeout_seconds=command.ready_seconds, what=f"{command.name} to be ready")
         except NotYetError as late:
             raise ProcessError(f"{late}; the end of {running.log}:\n{running.log_tail()}") from late
+
+
+class Outage:
+    """A component that is down until `start_again`; as a context manager, until the block ends."""
+
+    def __init__(self, *, processes: ProcessGroup, command: Command) -> None:
+        self._processes = processes
+        self._command = command
+
+    def start_again(self) -> None:
+        """Start the component with the arguments it had, unless that was done before."""
+        if self._command.name not in self._processes:
+            self._processes.start(self._command)
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self.start_again()
 
 
 def wait_until(

@@ -10,10 +10,12 @@ from typing import Protocol, TextIO
 class Progress(Protocol):
     """Receives what the harness is doing.
 
-    Called with the same `step` again and again while that step lasts (`detail` changes), and once with `done=True`.
+    Called with the same `step` again and again while that step lasts (`detail` changes), and once with
+    `done=True`.
     """
 
-    def __call__(self, step: str, detail: str = "", *, done: bool = False) -> None: ...
+    def __call__(self, step: str, detail: str = "", *, done: bool = False) -> None:
+        """Show `step`; `detail` says how far it has come."""
 
 
 def silent(step: str, detail: str = "", *, done: bool = False) -> None:
@@ -23,8 +25,9 @@ def silent(step: str, detail: str = "", *, done: bool = False) -> None:
 class PrintedProgress:
     """Prints steps with their elapsed seconds.
 
-    On a terminal the current step is one line that is rewritten in place. Elsewhere (a log, CI) a step prints a line
-    when it starts, at most one line each `plain_interval_seconds` while it lasts, and one when it is done.
+    On a terminal the current step is one line that is rewritten in place. Elsewhere (a log, CI) a step prints
+    a line when it starts, at most one line each `plain_interval_seconds` while it lasts, and one when it is
+    done.
     """
 
     def __init__(self, stream: TextIO | None = None, *, plain_interval_seconds: float = 10.0) -> None:

@@ -1,7 +1,8 @@
-"""`python tether.py PARENT_PID COMMAND [ARGUMENT …]`: becomes COMMAND, which the kernel kills when its parent dies.
+"""`tether.py PARENT_PID COMMAND …` becomes COMMAND, which the kernel kills when its parent dies.
 
-Setting the parent-death signal between fork and exec would need Python code in the forked child, which can deadlock in
-a process with threads. So the child is this little program first; the setting and the process id survive exec.
+Setting the parent-death signal between fork and exec would need Python code in the forked child, which can
+deadlock in a process with threads. So the child is this little program first; the setting and the process id
+survive exec.
 """
 
 import ctypes

@@ -1,0 +1,57 @@
+"""One cluster for all end-to-end tests of a session, and a namespace of its own for each test."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from longtail_e2e import Cluster, PrintedProgress, unavailable
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, saying why, what needs components that this machine cannot build."""
+    reason = unavailable()
+    if reason is None:
+        return
+    for item in items:
+        if item.get_closest_marker("e2e") is not None:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A control plane with an audit log, two nodes of eight GPUs, and a Prometheus that scrapes each second.
+
+    It is shared: work in a `namespace`, and put back what you stop.
+    """
+    with Cluster.start(
+        nodes=2,
+        gpus_per_node=8,
+        scrape_interval_seconds=1.0,
+        audit=True,
+        progress=_Uncaptured(request.config),
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace that ends with the test, and all that is in it."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    cluster.kubectl("create", "namespace", name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+class _Uncaptured:
+    """Progress that reaches the terminal although pytest captures output: a first build takes minutes."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._capture = config.pluginmanager.getplugin("capturemanager")
+        self._printed = PrintedProgress()
+
+    def __call__(self, step: str, detail: str = "", *, done: bool = False) -> None:
+        with self._capture.global_and_fixture_disabled():
+            self._printed(step, detail, done=done)

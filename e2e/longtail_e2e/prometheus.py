@@ -1,0 +1,200 @@
+"""A real Prometheus on loopback whose targets can change while it runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import requests
+import yaml
+
+from longtail_e2e.build import Components
+from longtail_e2e.errors import HarnessError
+from longtail_e2e.ports import LOOPBACK, PortReservation, wait_until_free
+from longtail_e2e.processes import Command, Outage, ProcessGroup
+
+PROMETHEUS: Final = "prometheus"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One exporter: the URL of its metrics and the labels that all its series get.
+
+    A simulated pod is a path of its own on one shared server, with labels such as namespace and pod;
+    `instance` is the host and port of the URL unless the labels say otherwise.
+    """
+
+    url: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class Prometheus:
+    """One Prometheus with a scrape job `targets` fed by `set_targets`, and one per HTTP service discovery."""
+
+    def __init__(
+        self,
+        *,
+        components: Components,
+        processes: ProcessGroup,
+        ports: PortReservation,
+        directory: Path,
+        scrape_interval_seconds: float = 5.0,
+        http_discovery: Sequence[str] = (),
+    ) -> None:
+        self._components = components
+        self._processes = processes
+        self._port = ports.take()
+        self._directory = directory
+        self._scrape_interval_seconds = scrape_interval_seconds
+        self._http_discovery = tuple(http_discovery)
+        self._targets = directory / "targets.json"
+        self._configuration = directory / "prometheus.yaml"
+        self._http = requests.Session()
+        self._http.trust_env = False  # no proxy stands between us and loopback
+
+    @property
+    def url(self) -> str:
+        """The address of its HTTP API."""
+        return f"http://{LOOPBACK}:{self._port}"
+
+    def start(self) -> None:
+        """Start with an empty database and return when it answers queries."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        if not self._targets.exists():
+            self.set_targets([])
+        self._write_configuration()
+        self._processes.start(
+            Command(
+                name=PROMETHEUS,
+                arguments=[
+                    *self._components.command(PROMETHEUS),
+                    f"--config.file={self._configuration}",
+                    f"--storage.tsdb.path={self._directory / 'data'}",
+                    f"--web.listen-address={LOOPBACK}:{self._port}",
+                    "--web.enable-lifecycle",
+                    "--web.enable-admin-api",
+                    # Scrape a new target a second after it was announced rather than five.
+                    "--scrape.discovery-reload-interval=1s",
+                    "--log.level=warn",
+                ],
+                ready=lambda: (
+                    self._http.get(f"{self.url}/-/ready", timeout=2.0).status_code == requests.codes.ok
+                ),
+            )
+        )
+
+    def set_targets(self, targets: Iterable[Target]) -> None:
+        """Replace what the job `targets` scrapes; a running Prometheus follows within a second or two."""
+        groups = [target_group(target) for target in targets]
+        # Prometheus watches the file's folder: a rename shows it the old content or the new, never half of
+        # it.
+        partial = self._targets.with_suffix(".partial")
+        partial.write_text(json.dumps(groups))
+        partial.replace(self._targets)
+
+    def set_http_discovery(self, *urls: str) -> None:
+        """Replace the addresses that are asked for targets (the http_sd format), and reload."""
+        self._http_discovery = urls
+        self._write_configuration()
+        self.reload()
+
+    def set_scrape_interval(self, seconds: float) -> None:
+        """Change how often every target is scraped, and reload."""
+        self._scrape_interval_seconds = seconds
+        self._write_configuration()
+        self.reload()
+
+    def reload(self) -> None:
+        """Make Prometheus read its configuration again.
+
+        Raises:
+            HarnessError: it refuses it; says why.
+        """
+        answer = self._http.post(f"{self.url}/-/reload", timeout=10.0)
+        if answer.status_code != requests.codes.ok:
+            raise HarnessError(f"Prometheus refuses its configuration: {answer.text.strip()}")
+
+    def outage(self) -> Outage:
+        """Stop Prometheus; its data stay, and the returned outage starts it again on the same port."""
+        command = self._processes.stop(PROMETHEUS)
+        if command is None:
+            raise HarnessError("Prometheus does not run")
+        wait_until_free(self._port)
+        return Outage(processes=self._processes, command=command)
+
+    def query(self, expression: str, *, at_unix_seconds: float | None = None) -> list[dict[str, Any]]:
+        """Return the vector that an instant query answers, as the HTTP API writes it.
+
+        Raises:
+            HarnessError: Prometheus refuses the query; says why.
+        """
+        parameters = {"query": expression} | (
+            {} if at_unix_seconds is None else {"time": str(at_unix_seconds)}
+        )
+        answer = self._http.get(f"{self.url}/api/v1/query", params=parameters, timeout=10.0)
+        if answer.status_code != requests.codes.ok:
+            raise HarnessError(f"{expression}: {answer.text.strip()}")
+        result: list[dict[str, Any]] = answer.json()["data"]["result"]
+        return result
+
+    def value(self, expression: str) -> float | None:
+        """Return the one value of an instant query; None when nothing matches.
+
+        Raises:
+            HarnessError: Prometheus refuses the query, or it matches several series.
+        """
+        vector = self.query(expression)
+        if len(vector) > 1:
+            raise HarnessError(f"{expression} matches {len(vector)} series, one was expected")
+        return float(vector[0]["value"][1]) if vector else None
+
+    def _write_configuration(self) -> None:
+        # Prometheus wants the timeout to be no longer than the interval.
+        interval = f"{round(self._scrape_interval_seconds * 1000)}ms"
+        jobs: list[dict[str, Any]] = [
+            {
+                "job_name": "targets",
+                "file_sd_configs": [{"files": [str(self._targets)], "refresh_interval": "30s"}],
+            },
+            *(
+                {
+                    "job_name": f"discovered-{number}",
+                    "http_sd_configs": [{"url": url, "refresh_interval": "1s"}],
+                }
+                for number, url in enumerate(self._http_discovery)
+            ),
+        ]
+        content = {
+            "global": {
+                "scrape_interval": interval,
+                "scrape_timeout": interval,
+                "evaluation_interval": interval,
+            },
+            "scrape_configs": jobs,
+        }
+        self._configuration.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def target_group(target: Target) -> dict[str, Any]:
+    """Return the target in the format of file and HTTP service discovery (which wants a list of them).
+
+    Raises:
+        ValueError: the URL has no scheme or no host.
+    """
+    parts = urlsplit(target.url)
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        raise ValueError(f"target url {target.url!r}: want http://HOST:PORT/PATH")
+    labels = {
+        "__scheme__": parts.scheme,
+        "__metrics_path__": parts.path or "/metrics",
+        **{
+            f"__param_{key}": value
+            for key, _, value in (pair.partition("=") for pair in parts.query.split("&") if pair)
+        },
+        **target.labels,
+    }
+    return {"targets": [parts.netloc], "labels": labels}
