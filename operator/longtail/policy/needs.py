@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from longtail.demand.estimate import Capacity, Demand
-from longtail.demand.observation import Observation, Signal
+from longtail.demand.observation import Observation, Quality, Signal
 
 
 class Resource(enum.StrEnum):
@@ -55,7 +55,9 @@ def reactive(*, demand: Demand, observation: Observation, blind_pods: int) -> Ne
     subject = f"{_number(busy)} running at target speed + {_number(waiting)} waiting need"
     need = _largest(
         _of_slots(demand.slots_now, demand.capacity, subject),
-        _of_kv(demand.kv_now_tokens, demand.capacity, "the KV caches hold"),
+        _of_kv(
+            _not_old(observation.kv_used_tokens, demand.kv_now_tokens), demand.capacity, "the KV caches hold"
+        ),
     )
     if need is None or blind_pods == 0:
         return need
@@ -141,6 +143,11 @@ def _largest(*needs: Need | None) -> Need | None:
 
 def _if_fresh(signal: Signal) -> float | None:
     return signal.value if signal.fresh else None
+
+
+def _not_old(signal: Signal, value: float | None) -> float | None:
+    """A number made from a signal, unless that signal is too old to be true now."""
+    return value if signal.quality in {Quality.FRESH, Quality.PARTIAL} else None
 
 
 def _number(value: float) -> str:

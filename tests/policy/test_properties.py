@@ -1,0 +1,206 @@
+"""What must hold of every decision, whatever is seen, needed, allowed and remembered."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from longtail.demand.estimate import Demand
+from longtail.demand.observation import MISSING, Observation, Quality, Signal
+from longtail.policy.behavior import Recommendation, ScaleEvent
+from longtail.policy.decision import Decision, Reason
+from longtail.policy.fleet import (
+    Behavior,
+    Limits,
+    Mode,
+    PolicyType,
+    ScalingPolicy,
+    ScalingRules,
+    SelectPolicy,
+    Service,
+)
+from longtail.policy.ladder import decide
+from longtail.policy.memory import ServiceMemory
+
+from .worlds import NOW, demand, service
+
+levels = st.floats(0, 4000)
+counts = st.integers(1, 60)
+recent = st.floats(0, 4000).map(lambda age: NOW - age)
+
+known = st.builds(
+    Signal,
+    value=levels,
+    age_seconds=st.floats(0, 300),
+    quality=st.sampled_from([Quality.FRESH, Quality.PARTIAL, Quality.STALE]),
+)
+signals = st.one_of(known, st.just(MISSING))
+fresh = st.builds(Signal, value=levels)
+
+policies = st.builds(
+    ScalingPolicy,
+    type=st.sampled_from(PolicyType),
+    value=st.integers(1, 200),
+    period_seconds=st.integers(1, 1800),
+)
+directions = st.builds(
+    ScalingRules,
+    stabilization_window_seconds=st.sampled_from([0, 15, 300, 3600]),
+    policies=st.lists(policies, min_size=1, max_size=3).map(tuple),
+    select_policy=st.sampled_from(SelectPolicy),
+    tolerance=st.sampled_from([0.0, 0.1]),
+)
+limits = st.tuples(counts, counts, st.builds(Behavior, scale_up=directions, scale_down=directions)).map(
+    lambda drawn: Limits(min_replicas=min(drawn[:2]), max_replicas=max(drawn[:2]), behavior=drawn[2])
+)
+
+
+@st.composite
+def services(draw: st.DrawFn) -> Service:
+    chosen = draw(limits)
+    anywhere = draw(st.one_of(st.none(), st.integers(0, 70)))
+    inside = draw(st.integers(chosen.min_replicas, chosen.max_replicas))
+    return replace(
+        service(draw(st.sampled_from([anywhere, inside, inside])), mode=draw(st.sampled_from(Mode))),
+        limits=chosen,
+    )
+
+
+@st.composite
+def observations(draw: st.DrawFn, core: st.SearchStrategy[Signal] = signals) -> Observation:
+    ready = draw(st.integers(0, 60))
+    return Observation(
+        at_seconds=NOW,
+        running_requests=draw(core),
+        waiting_requests=draw(core),
+        gateway_waiting_requests=draw(signals),
+        kv_used_tokens=draw(signals),
+        gpu_active_ratio=draw(st.one_of(st.just(MISSING), st.builds(Signal, value=st.floats(0, 1)))),
+        ready_pods=ready,
+        reporting_pods=draw(st.integers(0, ready)),
+    )
+
+
+maybe = st.one_of(st.none(), levels)
+demands = st.builds(
+    lambda slots, kv, upper, rise, kv_upper, kv_rise: demand(
+        slots,
+        kv_now_tokens=None if kv is None else 1000 * kv,
+        slots_upper=upper,
+        slots_peak=None if upper is None or rise is None else upper + rise,
+        kv_upper_tokens=None if kv_upper is None else 1000 * kv_upper,
+        kv_peak_tokens=None if kv_upper is None or kv_rise is None else 1000 * (kv_upper + kv_rise),
+    ),
+    *[maybe] * 6,
+)
+memories = st.builds(
+    ServiceMemory,
+    recommendations=st.lists(st.builds(Recommendation, at=recent, replicas=counts), max_size=6).map(tuple),
+    events=st.lists(st.builds(ScaleEvent, at=recent, change=st.integers(-20, 20)), max_size=4).map(tuple),
+    decided_at=st.one_of(st.none(), recent),
+    current=counts,
+    desired=counts,
+    watched_since=st.one_of(st.none(), recent),
+    watched_at=st.one_of(st.none(), st.just(NOW - 15), recent),
+    reported_at=st.dictionaries(st.sampled_from(["KV cache use", "gateway queue"]), recent),
+)
+
+
+def made(of: Service, seen: Observation, need: Demand, memory: ServiceMemory) -> Decision:
+    return decide(service=of, observation=seen, demand=need, memory=memory, now=NOW)[0]
+
+
+@given(of=services(), seen=observations(), need=demands, memory=memories)
+def test_a_decision_stays_within_the_limits_unless_it_holds(
+    of: Service, seen: Observation, need: Demand, memory: ServiceMemory
+) -> None:
+    decision = made(of, seen, need, memory)
+    assert decision.hold or of.limits.min_replicas <= decision.desired <= of.limits.max_replicas
+
+
+@given(of=services(), seen=observations(), need=demands, memory=memories)
+def test_to_hold_is_to_change_nothing(
+    of: Service, seen: Observation, need: Demand, memory: ServiceMemory
+) -> None:
+    decision = made(of, seen, need, memory)
+    assert decision.message
+    if decision.hold:
+        assert decision.desired == decision.current
+        assert decision.reason not in {Reason.SCALE_UP, Reason.SCALE_DOWN}
+    if decision.ladder:
+        assert decision.ladder[-1].replicas == decision.desired
+
+
+@given(of=services(), seen=observations(), need=demands, memory=memories)
+def test_only_what_is_fresh_and_whole_lowers_a_pool(
+    of: Service, seen: Observation, need: Demand, memory: ServiceMemory
+) -> None:
+    decision = made(of, seen, need, memory)
+    if decision.desired < decision.current:
+        assert seen.running_requests.fresh
+        assert seen.waiting_requests.fresh
+        assert seen.reporting_pods == seen.ready_pods > 0
+        assert need.slots_now is not None
+
+
+@given(
+    of=services(),
+    seen=observations(),
+    running_is_gone=st.booleans(),
+    need=demands,
+    memory=memories,
+)
+def test_missing_never_lowers(
+    of: Service, seen: Observation, running_is_gone: bool, need: Demand, memory: ServiceMemory
+) -> None:
+    gone = (
+        replace(seen, running_requests=MISSING)
+        if running_is_gone
+        else replace(seen, waiting_requests=MISSING)
+    )
+    decision = made(of, gone, need, memory)
+    assert decision.desired >= decision.current
+
+
+@given(of=services(), seen=observations(fresh), need=demands, more=levels, kv_more=levels, memory=memories)
+def test_more_demand_never_gives_fewer_replicas(
+    of: Service, seen: Observation, need: Demand, more: float, kv_more: float, memory: ServiceMemory
+) -> None:
+    def raised(value: float | None, by: float) -> float | None:
+        return None if value is None else value + by
+
+    larger = replace(
+        need,
+        slots_now=raised(need.slots_now, more),
+        slots_upper=raised(need.slots_upper, more),
+        slots_peak=raised(need.slots_peak, more),
+        kv_now_tokens=raised(need.kv_now_tokens, 1000 * kv_more),
+        kv_upper_tokens=raised(need.kv_upper_tokens, 1000 * kv_more),
+        kv_peak_tokens=raised(need.kv_peak_tokens, 1000 * kv_more),
+    )
+    assert made(of, seen, larger, memory).desired >= made(of, seen, need, memory).desired
+
+
+@given(of=services(), seen=observations(), need=demands, memory=memories)
+def test_deciding_twice_at_the_same_time_decides_the_same(
+    of: Service, seen: Observation, need: Demand, memory: ServiceMemory
+) -> None:
+    once, after = decide(service=of, observation=seen, demand=need, memory=memory, now=NOW)
+    again, _ = decide(service=of, observation=seen, demand=need, memory=after, now=NOW)
+    assert again == once
+
+
+@given(seen=observations(fresh), need=demands, replicas=counts, lowest=counts, highest=counts)
+def test_a_world_that_does_not_change_comes_to_rest(
+    seen: Observation, need: Demand, replicas: int, lowest: int, highest: int
+) -> None:
+    """The target follows every decision; after ten minutes of the same demand nothing moves any more."""
+    memory, sizes = ServiceMemory(), []
+    for tick in range(50):
+        of = service(replicas, min_replicas=min(lowest, highest), max_replicas=max(lowest, highest))
+        decision, memory = decide(
+            service=of, observation=seen, demand=need, memory=memory, now=NOW + 15.0 * tick
+        )
+        replicas = decision.desired
+        sizes.append(replicas)
+    assert len(set(sizes[-10:])) == 1
