@@ -6,14 +6,14 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import requests
 import yaml
 
-from longtail_e2e.cluster import Cluster
-from longtail_e2e.ports import LOOPBACK
-from longtail_e2e.processes import Command, wait_until
+from longtail_e2e.kubectl import Kubectl
+from longtail_e2e.ports import LOOPBACK, PortReservation
+from longtail_e2e.processes import Command, ProcessGroup, wait_until
 
 OPERATOR: Final = "longtail"
 ENGINES: Final = "engines"
@@ -45,7 +45,25 @@ _RULES: Final[tuple[Mapping[str, Any], ...]] = (
 )
 
 
-def apply_definition(cluster: Cluster, *, crds: Path) -> None:
+class Site(Protocol):
+    """What operator and engines need of a cluster, be it `Cluster` or one that somebody else runs."""
+
+    directory: Path
+    ports: PortReservation
+    processes: ProcessGroup
+    kubectl: Kubectl
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig."""
+        ...
+
+    def service_account_kubeconfig(self, namespace: str, name: str, *, valid_seconds: int = 86_400) -> Path:
+        """Write a kubeconfig that makes its reader no more than this service account."""
+        ...
+
+
+def apply_definition(cluster: Site, *, crds: Path) -> None:
     """Apply the CustomResourceDefinitions and wait until they are served."""
     cluster.kubectl("apply", "--server-side", "-f", str(crds))
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(crds))
@@ -54,7 +72,7 @@ def apply_definition(cluster: Cluster, *, crds: Path) -> None:
 class Operator:
     """One operator process. It sees the whole cluster and does no more than its role allows."""
 
-    def __init__(self, cluster: Cluster, *, interval_seconds: float = 1.0) -> None:
+    def __init__(self, cluster: Site, *, interval_seconds: float = 1.0) -> None:
         self._cluster = cluster
         self._interval_seconds = interval_seconds
         self._port = cluster.ports.take()
@@ -148,7 +166,7 @@ class Operator:
 class Engines:
     """The process of simulated inference servers."""
 
-    def __init__(self, cluster: Cluster, *, speed: float) -> None:
+    def __init__(self, cluster: Site, *, speed: float) -> None:
         self._cluster = cluster
         self._speed = speed
         self._port = cluster.ports.take()
