@@ -150,3 +150,19 @@ def test_a_file_that_is_no_sources_file_is_refused_by_name(tmp_path: Path, conte
 def test_a_file_that_is_not_there_is_refused_by_name() -> None:
     with pytest.raises(SettingsError, match=r"/nowhere\.yaml"):
         read_sources(Path("/nowhere.yaml"))
+
+
+def test_variables_that_kubernetes_makes_for_a_service_called_longtail_are_no_settings() -> None:
+    links = {
+        "LONGTAIL_SERVICE_HOST": "10.96.0.7",
+        "LONGTAIL_SERVICE_PORT_HTTP": "8080",
+        "LONGTAIL_PORT": "tcp://10.96.0.7:8080",
+        "LONGTAIL_PORT_8080_TCP_ADDR": "10.96.0.7",
+        "LONGTAIL_METRICS_SERVICE_HOST": "10.96.0.8",
+        "LONGTAIL_CACHE": "/var/cache/longtail",
+    }
+    assert load_settings(environment=links, flags={}) == Settings()
+
+
+def test_a_setting_that_looks_like_a_service_link_is_a_setting() -> None:
+    assert load_settings(environment={"LONGTAIL_HEALTH_PORT": "9090"}, flags={}).health_port == 9090

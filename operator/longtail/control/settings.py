@@ -4,6 +4,7 @@ A flag wins over its variable, a variable over the default. The variable of ``in
 ``LONGTAIL_INTERVAL_SECONDS``, its flag ``--interval-seconds``.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -15,6 +16,9 @@ from longtail.errors import SettingsError
 from longtail.signals.sources import MetricsSource
 
 PREFIX: Final = "LONGTAIL_"
+_FOREIGN: Final = re.compile(r"cache|data|e2e_.*|(.+_)?service_(host|port)(_.+)?|(.+_)?port(_\d+_.+)?")
+"""Variables of our prefix that are not settings: the development tools' own, and those that the kubelet gives
+to every pod beside a Service called "longtail" or "longtail-…" (LONGTAIL_SERVICE_HOST, LONGTAIL_PORT_8080_TCP)."""
 
 
 def _split(value: object) -> object:
@@ -96,11 +100,14 @@ def load_settings(*, environment: Mapping[str, str], flags: Mapping[str, Any]) -
     variables = {
         key.removeprefix(PREFIX).lower(): value
         for key, value in environment.items()
-        if key.startswith(PREFIX) and not key.startswith(f"{PREFIX}E2E_")
+        if key.startswith(PREFIX)
     }
     unknown = sorted(variables.keys() - Settings.model_fields.keys())
-    if unknown:
-        raise SettingsError(f"{PREFIX}{unknown[0].upper()}: there is no such setting")
+    misspelt = [name for name in unknown if not _FOREIGN.fullmatch(name)]
+    if misspelt:
+        raise SettingsError(f"{PREFIX}{misspelt[0].upper()}: there is no such setting")
+    for name in unknown:
+        del variables[name]
     given = {key: value for key, value in flags.items() if value is not None}
     try:
         return Settings.model_validate({**variables, **given})
