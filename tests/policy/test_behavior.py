@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longtail.policy.behavior import (
@@ -19,6 +19,7 @@ from longtail.policy.behavior import (
 from longtail.policy.decision import Reason
 from longtail.policy.fleet import Behavior, PolicyType, ScalingPolicy, ScalingRules, SelectPolicy
 
+untimed = settings(deadline=None)
 NOW = 1000.0
 DEFAULT = Behavior()
 
@@ -242,6 +243,7 @@ events = st.lists(
 )
 
 
+@untimed
 @given(proposal=replicas, current=replicas, behavior=behaviors, recommendations=recommendations)
 def test_stabilising_ends_between_where_we_are_and_where_we_would_go(
     proposal: int, current: int, behavior: Behavior, recommendations: list[Recommendation]
@@ -253,6 +255,7 @@ def test_stabilising_ends_between_where_we_are_and_where_we_would_go(
     assert (verdict.reason is None) == (verdict.replicas == proposal)
 
 
+@untimed
 @given(proposal=replicas, current=replicas, behavior=behaviors, events=events)
 def test_limiting_the_rate_ends_between_where_we_are_and_where_we_would_go(
     proposal: int, current: int, behavior: Behavior, events: list[ScaleEvent]
@@ -262,6 +265,7 @@ def test_limiting_the_rate_ends_between_where_we_are_and_where_we_would_go(
     assert (verdict.reason is None) == (verdict.replicas == proposal)
 
 
+@untimed
 @given(
     proposals=st.tuples(replicas, replicas).map(sorted),
     current=replicas,

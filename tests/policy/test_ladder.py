@@ -184,6 +184,9 @@ def test_a_forecast_grows_a_pool_before_the_demand_is_there() -> None:
     decision = decided(service(4), seen(20), demand(20.0, **UP))
     assert (rung(decision, Rung.REACTIVE).replicas, rung(decision, Rung.FORECAST).replicas) == (3, 8)
     assert decision.desired == 8
+    assert decision.message == (
+        "4 → 8 replicas: one cold start ahead (180 s), at most, requests will need 60 slots; a replica has 8: 8 replicas"
+    )
 
 
 def test_a_forecast_alone_never_removes_a_replica() -> None:
@@ -210,6 +213,10 @@ def test_a_forecast_without_a_peak_lowers_nothing() -> None:
 def test_a_floor_above_the_forecast_decides() -> None:
     decision = decided(service(4, behavior=AT_ONCE), seen(60), demand(60.0, **DOWN))
     assert decision.desired == 8
+    assert decision.message.startswith("4 → 8 replicas: 60 running at target speed")
+    assert rung(decision, Rung.FORECAST).because.endswith(
+        "2 replicas, no reason to differ from the reactive number"
+    )
 
 
 # Safety

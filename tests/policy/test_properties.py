@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longtail.demand.estimate import Demand
@@ -24,6 +24,7 @@ from longtail.policy.memory import ServiceMemory
 
 from .worlds import NOW, demand, service
 
+untimed = settings(deadline=None)
 levels = st.floats(0, 4000)
 counts = st.integers(1, 60)
 recent = st.floats(0, 4000).map(lambda age: NOW - age)
@@ -110,6 +111,7 @@ def made(of: Service, seen: Observation, need: Demand, memory: ServiceMemory) ->
     return decide(service=of, observation=seen, demand=need, memory=memory, now=NOW)[0]
 
 
+@untimed
 @given(of=services(), seen=observations(), need=demands, memory=memories)
 def test_a_decision_stays_within_the_limits_unless_it_holds(
     of: Service, seen: Observation, need: Demand, memory: ServiceMemory
@@ -118,6 +120,7 @@ def test_a_decision_stays_within_the_limits_unless_it_holds(
     assert decision.hold or of.limits.min_replicas <= decision.desired <= of.limits.max_replicas
 
 
+@untimed
 @given(of=services(), seen=observations(), need=demands, memory=memories)
 def test_to_hold_is_to_change_nothing(
     of: Service, seen: Observation, need: Demand, memory: ServiceMemory
@@ -131,6 +134,7 @@ def test_to_hold_is_to_change_nothing(
         assert decision.ladder[-1].replicas == decision.desired
 
 
+@untimed
 @given(of=services(), seen=observations(), need=demands, memory=memories)
 def test_only_what_is_fresh_and_whole_lowers_a_pool(
     of: Service, seen: Observation, need: Demand, memory: ServiceMemory
@@ -143,6 +147,7 @@ def test_only_what_is_fresh_and_whole_lowers_a_pool(
         assert need.slots_now is not None
 
 
+@untimed
 @given(
     of=services(),
     seen=observations(),
@@ -162,6 +167,7 @@ def test_missing_never_lowers(
     assert decision.desired >= decision.current
 
 
+@untimed
 @given(of=services(), seen=observations(fresh), need=demands, more=levels, kv_more=levels, memory=memories)
 def test_more_demand_never_gives_fewer_replicas(
     of: Service, seen: Observation, need: Demand, more: float, kv_more: float, memory: ServiceMemory
@@ -181,6 +187,7 @@ def test_more_demand_never_gives_fewer_replicas(
     assert made(of, seen, larger, memory).desired >= made(of, seen, need, memory).desired
 
 
+@untimed
 @given(of=services(), seen=observations(), need=demands, memory=memories)
 def test_deciding_twice_at_the_same_time_decides_the_same(
     of: Service, seen: Observation, need: Demand, memory: ServiceMemory
@@ -190,6 +197,7 @@ def test_deciding_twice_at_the_same_time_decides_the_same(
     assert again == once
 
 
+@settings(deadline=None, max_examples=40)
 @given(seen=observations(fresh), need=demands, replicas=counts, lowest=counts, highest=counts)
 def test_a_world_that_does_not_change_comes_to_rest(
     seen: Observation, need: Demand, replicas: int, lowest: int, highest: int

@@ -110,10 +110,12 @@ def _wish(*, observation: Observation, demand: Demand, trusted: Trust, current: 
     if up.replicas > current:
         replicas, exact, because = up.replicas, up.exact, upper.because
     elif down is not None and down.replicas < current:
-        replicas, exact, because = down.replicas, down.exact, (peak or down).because
+        replicas, exact, because = down.replicas, down.exact, (peak or upper).because
     else:
         # Between the two the forecast has no say: it does not ask for more, and does not allow less.
         replicas, exact, because = current, float(current), (peak or upper).because
+    if replicas == floor.replicas:
+        because = f"{because}, no reason to differ from the reactive number"
     forecast = LadderStep(rung=Rung.FORECAST, replicas=replicas, because=because)
     return _Wish(replicas=replicas, exact=exact, steps=(reactive, forecast))
 
@@ -167,7 +169,7 @@ def _climb(
         or verdict.reason
         or limited_by
         or Reason.DESIRED_WITHIN_RANGE,
-        message=_message(current, ladder),
+        message=_message(current, wish, ladder),
         ladder=ladder,
         limited_by=limited_by,
         demand=demand,
@@ -224,14 +226,17 @@ def _limited_by(*, wished: int, floored: int, bounded: int, verdict: Verdict) ->
     return None
 
 
-def _message(current: int, ladder: tuple[LadderStep, ...]) -> str:
-    """What was wished for, and the last rung that made something else of it."""
+def _message(current: int, wish: _Wish, ladder: tuple[LadderStep, ...]) -> str:
+    """What was wished for and why, and the last rung that made something else of it."""
     desired = ladder[-1].replicas
     head = f"stays at {current}" if desired == current else f"{current} → {desired} replicas"
+    wished = next(step for step in wish.steps if step.replicas == wish.replicas)
     changes = [
-        after.because for before, after in itertools.pairwise(ladder) if before.replicas != after.replicas
+        after.because
+        for before, after in itertools.pairwise(ladder[len(wish.steps) - 1 :])
+        if before.replicas != after.replicas
     ]
-    return f"{head}: {'; '.join((ladder[0].because, *changes[-1:]))}"
+    return f"{head}: {'; '.join((wished.because, *changes[-1:]))}"
 
 
 def _hold(current: int, reason: Reason, message: str, demand: Demand) -> Decision:
