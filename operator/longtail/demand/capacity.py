@@ -26,7 +26,7 @@ PRIOR_TOKENS = 4096.0
 """Unit of KV cache per request: prompt and output of an R1 request in flight (4,653 measured)."""
 _PRIOR: Array = np.array([0.3, 0.7, 0.0])
 """a, b, c of the prior: the target is met at `PRIOR_SLOTS`, and an idle engine takes 30 % of it."""
-_PRIOR_WEIGHT: Array = np.array([2.0, 2.0, 2.0])
+_PRIOR_WEIGHT = 0.05
 MEMORY_SECONDS = 4 * 3600.0
 KV_FILL = 0.88
 """Share of the KV cache to plan with: beyond it engines start to preempt."""
@@ -93,7 +93,7 @@ def learn(
     ...     state = learn(state, batch=np.array([batch]), kv_tokens=np.zeros(1),
     ...                   tpot_ratio=np.array([(9 + 0.36 * batch) / 50]), learned=np.array([True]), elapsed_seconds=15.0)
     >>> speed_slots(state, kv_per_request=np.zeros(1)).round(0).tolist()      # (50 - 9) / 0.36 = 113.9
-    [113.0]
+    [114.0]
     """
     x = np.stack([np.ones_like(batch), batch / PRIOR_SLOTS, kv_tokens / (PRIOR_SLOTS * PRIOR_TOKENS)], axis=1)
     kept = np.exp(-min(elapsed_seconds / MEMORY_SECONDS, 60.0))
@@ -190,6 +190,6 @@ def _solve(gram: Array, cross: Array, start: Array) -> Array:
     for _ in range(3):
         for i in range(3):
             others = np.einsum("cj,cj->c", gram[:, i], result) - gram[:, i, i] * result[:, i]
-            top = cross[:, i] + _PRIOR_WEIGHT[i] * _PRIOR[i] - others
-            result[:, i] = np.maximum(top / (gram[:, i, i] + _PRIOR_WEIGHT[i]), 0.0)
+            top = cross[:, i] + _PRIOR_WEIGHT * _PRIOR[i] - others
+            result[:, i] = np.maximum(top / (gram[:, i, i] + _PRIOR_WEIGHT), 0.0)
     return result

@@ -36,7 +36,10 @@ class Clock:
 class Followed:
     """What the tick showed besides the new state. Shape (services,)."""
 
+    settled: Survival
+    """Lengths over the last hours."""
     survival: Survival
+    """Lengths over the last minutes, which is what forecasts go by."""
     tpot_seconds: Array
     """Time per output token now, smoothed."""
     prompt_tokens: Array
@@ -52,7 +55,8 @@ def follow(
     hazard = lengths.hazards(
         ended=state.lengths.ended, exposed=state.lengths.exposed, prior_mean=parameters.mean_output_tokens
     )
-    survival = Survival.of(hazard=hazard, limit=parameters.max_output_tokens)
+    settled = Survival.of(hazard=hazard, limit=parameters.max_output_tokens)
+    survival = lengths.recent(state.lengths, settled=settled)
     gauges_fresh = seen.running.fresh & seen.waiting.fresh
     covered = _covered(clock, seen.interval_seconds)
     service = _smooth(state.service, clock=clock, seen=seen, covered=covered)
@@ -65,7 +69,7 @@ def follow(
         state.lengths,
         ended=_finished(seen, survival),
         exposed=exposed,
-        survival=survival,
+        survival=settled,
         learned=learned & seen.finished_known,
         elapsed_seconds=clock.elapsed_seconds,
     )
@@ -92,7 +96,7 @@ def follow(
     prompt = np.divide(
         service.kv_beyond_output, service.prompts, out=np.zeros_like(tpot), where=service.prompts > 1e-9
     )
-    return after, Followed(survival, tpot, prompt, gauges_fresh), width
+    return after, Followed(settled, survival, tpot, prompt, gauges_fresh), width
 
 
 def time_per_token(service: ServiceState, *, default: Array) -> Array:

@@ -178,21 +178,20 @@ def _answers(
     kv: outlook.Outlook,
     quantile: Array,
 ) -> Answers:
-    survival = followed.survival
+    survival, settled = followed.survival, followed.settled
     running = owed.running_tokens(state.flight, survival=survival)
     total = owed.owed_tokens(running=running, waiting_requests=present.waiting, mean_tokens=survival.mean)
     share = np.where(seen.reasoning_share.known, np.minimum(seen.reasoning_share.value, 1.0), 1.0)
     mass, _ = survival.integrals((cold_start.p90_seconds / followed.tpot_seconds)[:, None])
-    alarmed, factor = lengths.change_factor(state.lengths, survival=survival)
     covered, coverage = outlook.slots_coverage(state)
     return Answers(
         replica=replica,
-        mean_tokens=survival.mean,
-        p50_tokens=survival.quantile(0.5),
-        p99_tokens=survival.quantile(0.99),
-        tail_share=lengths.tail_share(survival),
-        changed=alarmed,
-        change_factor=factor,
+        mean_tokens=settled.mean,
+        p50_tokens=settled.quantile(0.5),
+        p99_tokens=settled.quantile(0.99),
+        tail_share=lengths.tail_share(settled),
+        changed=lengths.changed(state.lengths),
+        change_factor=survival.mean / settled.mean,
         cold_start=cold_start,
         slots_now=present.slots,
         slots_known=present.slots_known,
