@@ -20,11 +20,11 @@ from longtail_e2e import HarnessError, PrintedProgress, unavailable
 
 ROOT: Final = Path(__file__).parents[2]
 LOAD: Final = (
-    ("calm", 25, 20.0),
-    ("rise", 55, 100.0),
-    ("peak", 20, 100.0),
-    ("fall", 15, 20.0),
-    ("calm again", 55, 20.0),
+    ("calm", 25, 10.0),
+    ("rise", 65, 90.0),
+    ("peak", 20, 90.0),
+    ("fall", 25, 10.0),
+    ("calm again", 45, 10.0),
 )
 """Phase, seconds, requests per second at its end. A replica holds some 40 thoughts of 3.7 s: 11 a second."""
 
@@ -67,7 +67,7 @@ def main() -> int:
 def _drive(place: Place, samples: list[sample.Sample]) -> None:
     console = Console()
     console.print(
-        "\nThe load rises fivefold and falls again. Time lapse: engines and cold starts are ten times as fast"
+        "\nThe load rises ninefold and falls again. Time lapse: engines and cold starts are ten times as fast"
         " as real ones; all else is real: API server, controllers, Prometheus, operator.\n"
     )
     started = time.monotonic()
@@ -79,9 +79,7 @@ def _drive(place: Place, samples: list[sample.Sample]) -> None:
             while (now := time.monotonic()) < ends:
                 offered = first + (goal - first) * (now - begins) / seconds
                 place.engines.rate(manifests.NAME, offered)
-                samples.append(
-                    sample.take(place, seconds=now - started, offered_requests_per_second=round(offered, 1))
-                )
+                samples.append(sample.take(place, seconds=now - started, offered_requests_per_second=round(offered, 1)))
                 if console.is_terminal:
                     live.update(table.render(samples, phase=phase))
                 elif len(samples) % 5 == 1:
@@ -94,12 +92,8 @@ def _explain(place: Place) -> None:
     print("\n$ kubectl get rsv -n longtail-demo")
     print(place.kubectl("get", "rsv", "-n", manifests.NAMESPACE))
     print("$ kubectl get events, scaling only")
-    events = place.kubectl(
-        "get", "events", "-n", manifests.NAMESPACE, "--sort-by=.metadata.creationTimestamp"
-    )
-    print(
-        "\n".join(line for line in events.splitlines() if "New size" in line and "reasoningserving" in line)
-    )
+    events = place.kubectl("get", "events", "-n", manifests.NAMESPACE, "--sort-by=.metadata.creationTimestamp")
+    print("\n".join(line for line in events.splitlines() if "New size" in line and "reasoningserving" in line))
 
 
 def _report(samples: list[sample.Sample], out: Path) -> None:

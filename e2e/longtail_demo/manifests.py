@@ -58,7 +58,11 @@ def serving() -> dict[str, Any]:
             "scaleTargetRef": {"name": NAME},
             "minReplicas": 1,
             "maxReplicas": MAX_REPLICAS,
-            "objective": {"queueWaitSeconds": 1, "timePerOutputTokenMilliseconds": 3},
+            "objective": {
+                "queueWaitSeconds": 1,
+                "attainmentPercent": 90,
+                "timePerOutputTokenMilliseconds": 3,
+            },
             "startup": {"seconds": 12},
             "behavior": {"scaleDown": {"stabilizationWindowSeconds": 20}},
         },

@@ -35,9 +35,7 @@ def draw(samples: Sequence[Sample], path: Path) -> None:
     true = [s.owed_tokens_true / 1000 for s in samples]
     known = [(s.seconds, s.owed_tokens / 1000) for s in samples if s.owed_tokens is not None]
     owed.plot(seconds, true, color="tab:gray", label="true (known to the simulator only)")
-    owed.plot(
-        *zip(*known, strict=True) if known else ([], []), color="tab:green", label="longtail's estimate"
-    )
+    owed.plot(*zip(*known, strict=True) if known else ([], []), color="tab:green", label="longtail's estimate")
     owed.set_ylabel("tokens owed, thousands")
     owed.legend(loc="upper right")
 

@@ -41,9 +41,7 @@ class Place:
 @contextmanager
 def own_cluster(*, crds: Path, progress: Progress) -> Iterator[Place]:
     """Start a control plane with simulated GPU nodes, and all the rest; stop it at the end."""
-    with Cluster.start(
-        nodes=2, gpus_per_node=8, scrape_interval_seconds=SCRAPE_SECONDS, progress=progress
-    ) as cluster:
+    with Cluster.start(nodes=2, gpus_per_node=8, scrape_interval_seconds=SCRAPE_SECONDS, progress=progress) as cluster:
         operator = Operator(cluster)
         apply_definition(cluster, crds=crds)
         yield _start(cluster, operator=operator, kubeconfig=operator.install(), simulated=True)

@@ -39,9 +39,7 @@ def bars(samples: Sequence[Sample], console: Console) -> None:
     for sample in samples[::step]:
         ready = round(_BAR * sample.ready / most)
         starting = max(round(_BAR * sample.current / most) - ready, 0)
-        console.print(
-            f"{sample.seconds:4.0f} s  {'█' * ready}{'░' * starting}  {sample.current}", highlight=False
-        )
+        console.print(f"{sample.seconds:4.0f} s  {'█' * ready}{'░' * starting}  {sample.current}", highlight=False)
 
 
 def _cells(sample: Sample) -> tuple[str, ...]:

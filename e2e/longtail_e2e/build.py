@@ -181,9 +181,7 @@ def _is_notice(line: str) -> bool:
 
 def _write_stages(target: Path) -> None:
     module = f"{_KWOK}@{_required_version(_KWOK)}"
-    answer = json.loads(
-        "\n".join(line for line in _go("mod", "download", "-json", module) if not _is_notice(line))
-    )
+    answer = json.loads("\n".join(line for line in _go("mod", "download", "-json", module) if not _is_notice(line)))
     target.write_text("\n---\n".join((Path(answer["Dir"]) / stage).read_text() for stage in _STAGES))
 
 
@@ -208,9 +206,7 @@ def _go(*arguments: str, while_running: Callable[[Sequence[str]], None] | None =
         process_group=0,  # so that an interruption can end the compilers with their `go`
     ) as go:
         assert go.stdout is not None
-        reader = threading.Thread(
-            target=lambda out: lines.extend(map(str.rstrip, out)), args=(go.stdout,), daemon=True
-        )
+        reader = threading.Thread(target=lambda out: lines.extend(map(str.rstrip, out)), args=(go.stdout,), daemon=True)
         reader.start()
         try:
             while reader.is_alive():

@@ -31,9 +31,7 @@ class Cluster:
         kubectl: The real kubectl as administrator.
     """
 
-    def __init__(
-        self, *, components: Components, directory: Path, ports: PortReservation, audit: bool
-    ) -> None:
+    def __init__(self, *, components: Components, directory: Path, ports: PortReservation, audit: bool) -> None:
         self.directory = directory
         self.components = components
         self.ports = ports
@@ -84,9 +82,7 @@ class Cluster:
         """Write a kubeconfig that makes its reader no more than this service account; return its path."""
         token = self.kubectl("create", "token", name, "-n", namespace, f"--duration={valid_seconds}s").strip()
         path = self.directory / f"{namespace}-{name}.kubeconfig"
-        return self.control_plane.write_kubeconfig(
-            path, user=f"system:serviceaccount:{namespace}:{name}", token=token
-        )
+        return self.control_plane.write_kubeconfig(path, user=f"system:serviceaccount:{namespace}:{name}", token=token)
 
     @classmethod
     @contextmanager

@@ -140,9 +140,7 @@ class ControlPlane:
     def _write_files(self) -> None:
         tokens = self._directory / "tokens.csv"
         tokens.touch(mode=0o600)
-        tokens.write_text(
-            "".join(f"{token},{user},{user},system:masters\n" for user, token in self._tokens.items())
-        )
+        tokens.write_text("".join(f"{token},{user},{user},system:masters\n" for user, token in self._tokens.items()))
         (self._directory / "audit-policy.yaml").write_text(yaml.safe_dump(_AUDIT_POLICY))
         key = subprocess.run(self._components.command("service-account-key"), check=True, capture_output=True)
         self._service_account_key.touch(mode=0o600)
@@ -258,8 +256,6 @@ def _answers_ok(url: str, *, certificate_authority: Path | None = None) -> bool:
         if certificate_authority is None:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     with opener.open(url, timeout=2.0) as answer:
         return bool(answer.status == 200)

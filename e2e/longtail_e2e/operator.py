@@ -196,9 +196,7 @@ class Engines:
                     "--max-seconds=3600",
                 ],
                 environment={"PYTHONPATH": os.pathsep.join(sys.path)},
-                ready=lambda: (
-                    self._http.get(f"{self.url}/truth", timeout=2.0).status_code == requests.codes.ok
-                ),
+                ready=lambda: self._http.get(f"{self.url}/truth", timeout=2.0).status_code == requests.codes.ok,
             )
         )
 

@@ -81,9 +81,7 @@ class Prometheus:
                     "--scrape.discovery-reload-interval=1s",
                     "--log.level=warn",
                 ],
-                ready=lambda: (
-                    self._http.get(f"{self.url}/-/ready", timeout=2.0).status_code == requests.codes.ok
-                ),
+                ready=lambda: self._http.get(f"{self.url}/-/ready", timeout=2.0).status_code == requests.codes.ok,
             )
         )
 
@@ -132,9 +130,7 @@ class Prometheus:
         Raises:
             HarnessError: Prometheus refuses the query; says why.
         """
-        parameters = {"query": expression} | (
-            {} if at_unix_seconds is None else {"time": str(at_unix_seconds)}
-        )
+        parameters = {"query": expression} | ({} if at_unix_seconds is None else {"time": str(at_unix_seconds)})
         answer = self._http.get(f"{self.url}/api/v1/query", params=parameters, timeout=10.0)
         if answer.status_code != requests.codes.ok:
             raise HarnessError(f"{expression}: {answer.text.strip()}")

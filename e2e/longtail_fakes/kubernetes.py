@@ -142,9 +142,7 @@ class KubernetesFake:
             body
             for path, body in sorted(self.objects.items())
             if (
-                path.startswith(f"{request.path}/")
-                if namespaced
-                else path.startswith(prefix) and f"/{plural}/" in path
+                path.startswith(f"{request.path}/") if namespaced else path.startswith(prefix) and f"/{plural}/" in path
             )
         ]
         start = int(request.query.get("continue", "0"))
@@ -231,6 +229,4 @@ def _scale(body: Body) -> Body:
 
 
 def _failure(status: int, message: str) -> web.Response:
-    return web.json_response(
-        {"kind": "Status", "status": "Failure", "message": message, "code": status}, status=status
-    )
+    return web.json_response({"kind": "Status", "status": "Failure", "message": message, "code": status}, status=status)

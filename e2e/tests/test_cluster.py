@@ -163,9 +163,7 @@ def exporter() -> Iterator[str]:
         thread.join()
 
 
-def test_prometheus_follows_its_targets_and_keeps_its_data_over_an_outage(
-    cluster: Cluster, exporter: str
-) -> None:
+def test_prometheus_follows_its_targets_and_keeps_its_data_over_an_outage(cluster: Cluster, exporter: str) -> None:
     prometheus = cluster.prometheus
     prometheus.set_targets(
         Target(url=f"{exporter}/{pod}", labels={"namespace": "inference", "pod": pod}) for pod in ("a", "b")

@@ -62,12 +62,8 @@ def test_the_definition_is_structural(definition: dict[str, Any]) -> None:
     assert conditions.get("NonStructuralSchema", "False") == "False"
 
 
-def test_defaults_are_filled_in_at_every_level(
-    cluster: Cluster, namespace: str, definition: dict[str, Any]
-) -> None:
-    cluster.kubectl(
-        "create", "-n", namespace, "-f", "-", manifests=serving(MANIFESTS["accepted"]["the-smallest"])
-    )
+def test_defaults_are_filled_in_at_every_level(cluster: Cluster, namespace: str, definition: dict[str, Any]) -> None:
+    cluster.kubectl("create", "-n", namespace, "-f", "-", manifests=serving(MANIFESTS["accepted"]["the-smallest"]))
     spec = cluster.kubectl.get("rsv", "r1", "-n", namespace)["spec"]
     assert (spec["mode"], spec["minReplicas"], spec["metricsSource"]) == ("Advise", 1, "default")
     assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "r1"}
@@ -104,12 +100,8 @@ def test_an_unknown_field_is_named(cluster: Cluster, namespace: str, definition:
     assert 'unknown field "spec.minReplica"' in refusal.stderr
 
 
-def test_an_edit_that_breaks_a_rule_is_refused(
-    cluster: Cluster, namespace: str, definition: dict[str, Any]
-) -> None:
-    cluster.kubectl(
-        "create", "-n", namespace, "-f", "-", manifests=serving(MANIFESTS["accepted"]["the-smallest"])
-    )
+def test_an_edit_that_breaks_a_rule_is_refused(cluster: Cluster, namespace: str, definition: dict[str, Any]) -> None:
+    cluster.kubectl("create", "-n", namespace, "-f", "-", manifests=serving(MANIFESTS["accepted"]["the-smallest"]))
     refusal = cluster.kubectl.run(
         "patch", "rsv", "r1", "-n", namespace, "--type=merge", "-p", '{"spec":{"minReplicas":99}}'
     )
@@ -119,30 +111,22 @@ def test_an_edit_that_breaks_a_rule_is_refused(
 
 def test_the_target_may_change(cluster: Cluster, namespace: str, definition: dict[str, Any]) -> None:
     # As with HPA: a pool that is renamed keeps its settings and its history.
-    cluster.kubectl(
-        "create", "-n", namespace, "-f", "-", manifests=serving(MANIFESTS["accepted"]["the-smallest"])
-    )
+    cluster.kubectl("create", "-n", namespace, "-f", "-", manifests=serving(MANIFESTS["accepted"]["the-smallest"]))
     patch = '{"spec":{"scaleTargetRef":{"name":"r2"}}}'
     cluster.kubectl("patch", "rsv", "r1", "-n", namespace, "--type=merge", "-p", patch)
     columns = cluster.kubectl("get", "reasoningservings.longtail.dev", "-n", namespace)
     assert "r2" in columns
 
 
-def test_status_is_written_apart_from_spec(
-    cluster: Cluster, namespace: str, definition: dict[str, Any]
-) -> None:
-    cluster.kubectl(
-        "create", "-n", namespace, "-f", "-", manifests=serving(MANIFESTS["accepted"]["the-smallest"])
-    )
+def test_status_is_written_apart_from_spec(cluster: Cluster, namespace: str, definition: dict[str, Any]) -> None:
+    cluster.kubectl("create", "-n", namespace, "-f", "-", manifests=serving(MANIFESTS["accepted"]["the-smallest"]))
     status = (
         '{"status":{"replicas":{"current":3,"ready":2,"pending":1,"desired":5},"demand":{"owedTokens":41000},'
         '"conditions":[{"type":"Ready","status":"True","reason":"ScaleUp",'
         '"lastTransitionTime":"2026-11-24T08:00:00Z"}],'
         '"decision":{"reason":"ScaleUp","message":"3 → 5 replicas","time":"2026-11-24T08:00:00Z"}}}'
     )
-    cluster.kubectl(
-        "patch", "rsv", "r1", "-n", namespace, "--subresource=status", "--type=merge", "-p", status
-    )
+    cluster.kubectl("patch", "rsv", "r1", "-n", namespace, "--subresource=status", "--type=merge", "-p", status)
     head, line = cluster.kubectl("get", "rsv", "-n", namespace).splitlines()
     assert head.split() == [
         *("NAME", "TARGET", "MODE", "MIN", "MAX", "CURRENT", "READY-PODS", "DESIRED"),

@@ -44,9 +44,7 @@ def test_an_impossible_delay_is_refused(delays: dict[str, float]) -> None:
 
 
 def test_a_target_is_its_url_taken_apart_and_its_labels() -> None:
-    target = Target(
-        url="http://127.0.0.1:9000/pods/a/metrics?engine=0", labels={"namespace": "n", "pod": "a"}
-    )
+    target = Target(url="http://127.0.0.1:9000/pods/a/metrics?engine=0", labels={"namespace": "n", "pod": "a"})
     assert target_group(target) == {
         "targets": ["127.0.0.1:9000"],
         "labels": {
@@ -109,10 +107,7 @@ def test_the_cache_lies_outside_the_checkout(
 
 def test_only_linux_can_run_the_components(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
-    assert (
-        build.unavailable()
-        == "the components of the cluster are built and tried on Linux only, this is darwin"
-    )
+    assert build.unavailable() == "the components of the cluster are built and tried on Linux only, this is darwin"
 
 
 def test_without_go_the_reason_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ class World:
                     "selector": {"matchLabels": labels},
                     "template": {
                         "metadata": {"labels": labels, "annotations": startup_annotations(ready_seconds=1.0)},
-                        "spec": {"containers": [container]},
+                        # Gone at once: the GPUs of a test that has ended are the next one's.
+                        "spec": {"containers": [container], "terminationGracePeriodSeconds": 0},
                     },
                 },
             }
@@ -105,9 +107,7 @@ class World:
             log = self.cluster.processes[OPERATOR].log_tail()
             raise NotYetError(f"{late}\n{self.explain(name)}\n{log}") from late
 
-    def wait_for_replicas(
-        self, condition: Callable[[int], bool], name: str = "r1", *, seconds: float = 60
-    ) -> int:
+    def wait_for_replicas(self, condition: Callable[[int], bool], name: str = "r1", *, seconds: float = 60) -> int:
         self.wait(lambda: condition(self.replicas(name)), f"replicas of {name}", seconds=seconds, name=name)
         return self.replicas(name)
 
@@ -129,9 +129,7 @@ class World:
         conditions = self.get("rsv", name).get("status", {}).get("conditions", [])
         return next((c for c in conditions if c["type"] == kind), {"status": None, "reason": None})
 
-    def wait_for_condition(
-        self, kind: str, status: str, name: str = "r1", *, seconds: float = 40
-    ) -> dict[str, Any]:
+    def wait_for_condition(self, kind: str, status: str, name: str = "r1", *, seconds: float = 40) -> dict[str, Any]:
         self.wait(
             lambda: self.condition(kind, name)["status"] == status,
             f"{kind} of {name} to be {status}",
@@ -140,12 +138,12 @@ class World:
         )
         return self.condition(kind, name)
 
-    def seen(self, name: str) -> int:
-        """How many ready pods the operator sees, when all of them report."""
+    def sees(self, name: str, ready: int) -> bool:
+        """Whether the operator sees so many ready pods, all of them reporting."""
         status = self.get("rsv", name).get("status", {})
-        reports = self.condition("MetricsAvailable", name)["status"] == "True"
-        ready: int = status["replicas"]["ready"] if reports else 0
-        return ready
+        available = {"type": "MetricsAvailable", "status": "True"}
+        reports = any(available.items() <= condition.items() for condition in status.get("conditions", []))
+        return reports and status["replicas"]["ready"] == ready
 
     def wait_for_reason(self, kind: str, reasons: set[str], name: str, *, seconds: float = 40) -> None:
         self.wait(
@@ -225,10 +223,7 @@ def test_advise_publishes_the_number_and_writes_nothing(world: World) -> None:
     world.serve(mode="Advise")
     world.engines.rate(world.service(), BUSY)
     wait_until(
-        lambda: (
-            (world.operator.value("longtail_desired_replicas", namespace=world.namespace, name="r1") or 0)
-            >= 3
-        ),
+        lambda: (world.operator.value("longtail_desired_replicas", namespace=world.namespace, name="r1") or 0) >= 3,
         timeout_seconds=60,
         what="advice to grow",
     )
@@ -372,7 +367,7 @@ def busy(world: World) -> World:
         world.engines.rate(world.service(name), BUSY)
     for name in FAULTS:
         # As large as it may be and seen as a whole: from here on there is nothing but shrinking left.
-        world.wait(lambda name=name: world.seen(name) == 4, f"{name} to be seen at 4", seconds=60, name=name)
+        world.wait(partial(world.sees, name, 4), f"{name} to be seen at 4", seconds=60, name=name)
     return world
 
 

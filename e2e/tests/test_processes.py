@@ -17,7 +17,9 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="the harness uses Linux's parent-death signal and /proc"
 )
 
-DIES_ONLY_BY_SIGKILL = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+DIES_ONLY_BY_SIGKILL = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+)
 
 
 def python(name: str, code: str, **further: Any) -> Command:

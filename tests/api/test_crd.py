@@ -83,10 +83,7 @@ def test_defaults_are_in_the_schema_at_every_level() -> None:
     spec = SCHEMA["properties"]["spec"]["properties"]
     assert spec["objective"]["default"] == {}
     assert spec["objective"]["properties"]["queueWaitSeconds"]["default"] == 10
-    assert (
-        spec["behavior"]["properties"]["scaleDown"]["properties"]["stabilizationWindowSeconds"]["default"]
-        == 300
-    )
+    assert spec["behavior"]["properties"]["scaleDown"]["properties"]["stabilizationWindowSeconds"]["default"] == 300
     assert spec["behavior"]["properties"]["scaleUp"]["properties"]["policies"]["default"] == [
         {"type": "Percent", "value": 100, "periodSeconds": 15},
         {"type": "Pods", "value": 4, "periodSeconds": 15},
@@ -101,9 +98,7 @@ def test_conditions_merge_by_type() -> None:
 
 
 def test_every_rule_between_fields_has_a_message_that_names_one_of_them() -> None:
-    rules = [
-        (path, rule) for path, node in nodes(SCHEMA) for rule in node.get("x-kubernetes-validations", [])
-    ]
+    rules = [(path, rule) for path, node in nodes(SCHEMA) for rule in node.get("x-kubernetes-validations", [])]
     assert len(rules) == 3
     for path, rule in rules:
         fields = dict(nodes(SCHEMA))[path]["properties"]

@@ -129,10 +129,7 @@ def test_limits_are_those_of_the_spec() -> None:
     ],
 )
 def test_tolerance_is_a_quantity(quantity: int | str, fraction: float) -> None:
-    assert (
-        to_policy.limits(spec(behavior={"scaleUp": {"tolerance": quantity}})).behavior.scale_up.tolerance
-        == fraction
-    )
+    assert to_policy.limits(spec(behavior={"scaleUp": {"tolerance": quantity}})).behavior.scale_up.tolerance == fraction
 
 
 def _every_field() -> dict[str, Any]:

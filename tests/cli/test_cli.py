@@ -51,9 +51,7 @@ def test_every_setting_is_a_flag_and_a_variable_with_its_explanation() -> None:
     [
         pytest.param(["--interval-seconds=0"], {}, "--interval-seconds: ", id="flag"),
         pytest.param([], {"LONGTAIL_HEALTH_PORT": "http"}, "LONGTAIL_HEALTH_PORT: ", id="variable"),
-        pytest.param(
-            ["--kubeconfig=/nowhere"], {}, "kubeconfig: /nowhere: there is no such file", id="kubeconfig"
-        ),
+        pytest.param(["--kubeconfig=/nowhere"], {}, "kubeconfig: /nowhere: there is no such file", id="kubeconfig"),
     ],
 )
 def test_the_operator_refuses_to_start_with_one_sentence(arguments, environment, says) -> None:
@@ -120,7 +118,7 @@ def test_the_ladder_is_told_with_its_numbers_and_words() -> None:
         "mode Active: the number is written to the target",
         "go from 2 to 4 replicas: ScaleUp",
         "35 requests need 5 replicas [of 8]",
-        "requests running: 30, waiting: 5; tokens still owed: 61,000, for waiting requests: unknown",
+        "requests running: 30, waiting: 5; tokens still owed: 61,000, of them reasoning: unknown",
         "97 % of the requests waited no longer than promised",
         "a replica holds 8 requests (bound by KVCache)",
         "an answer has 1,500 tokens on average",

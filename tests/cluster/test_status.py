@@ -67,9 +67,7 @@ async def test_a_status_is_written_when_it_is_news(record, writer, changed, afte
     assert writer.due(record, changed, now=100 + after) is due
 
 
-async def test_status_is_applied_as_our_own_field_manager_and_guarded_by_the_uid(
-    server, record, writer
-) -> None:
+async def test_status_is_applied_as_our_own_field_manager_and_guarded_by_the_uid(server, record, writer) -> None:
     await writer.write(record, status(), now=0)
     (patch,) = server.sent("PATCH")
     assert patch.path == "/apis/longtail.dev/v1alpha1/namespaces/inference/reasoningservings/r1/status"
@@ -93,9 +91,7 @@ async def test_a_failed_write_is_due_again(server, record, writer) -> None:
     assert writer.due(record, status(), now=1)
 
 
-async def test_a_successor_of_the_same_name_does_not_get_its_predecessors_status(
-    server, record, writer
-) -> None:
+async def test_a_successor_of_the_same_name_does_not_get_its_predecessors_status(server, record, writer) -> None:
     server.put(serving(uid="somebody-else"))
     with pytest.raises(Conflict):
         await writer.write(record, status(), now=0)
@@ -117,14 +113,9 @@ def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
 
 
 def test_after_a_restart_a_condition_keeps_the_time_that_the_object_shows(writer) -> None:
-    body = serving() | {
-        "status": {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": EARLIER}]}
-    }
+    body = serving() | {"status": {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": EARLIER}]}}
     record = serving_record(body, previous=None)
-    assert (
-        stamp([READY], previous=writer.conditions(record), generation=1, time=NOW)[0].last_transition_time
-        == EARLIER
-    )
+    assert stamp([READY], previous=writer.conditions(record), generation=1, time=NOW)[0].last_transition_time == EARLIER
 
 
 @given(st.floats(0, 1e12))
@@ -158,7 +149,5 @@ async def test_a_scale_change_is_reported_on_the_resource_and_on_its_target(serv
 async def test_a_condition_that_flaps_is_reported_once_in_the_quiet_time(server, api) -> None:
     recorder = EventRecorder(api=api, instance="longtail-0", quiet_seconds=300)
     for now in (0, 10, 299, 300):
-        await recorder.flipped(
-            serving=SERVING, reason="MetricsStale", note="n", warning=True, time=NOW, now=now
-        )
+        await recorder.flipped(serving=SERVING, reason="MetricsStale", note="n", warning=True, time=NOW, now=now)
     assert len(server.sent("POST")) == 2

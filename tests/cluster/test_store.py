@@ -77,9 +77,7 @@ def test_the_first_time_a_pod_was_ready_is_remembered() -> None:
 
 
 def test_a_pod_says_what_the_policy_reads() -> None:
-    waiting = pod_record(
-        pod(ready=False, unschedulable="0/3 nodes: Insufficient nvidia.com/gpu"), previous=None
-    )
+    waiting = pod_record(pod(ready=False, unschedulable="0/3 nodes: Insufficient nvidia.com/gpu"), previous=None)
     assert waiting.pod.scheduled_at is None
     assert "nvidia.com/gpu" in waiting.pod.unschedulable_message
     leaving = pod_record(pod(deleting=True, restarts=2), previous=None)
@@ -98,9 +96,7 @@ def test_a_watched_target_is_found_by_its_key() -> None:
     assert store.workload(TargetKey("apps", "Deployment", "inference", "r2")) is None
 
 
-EVENTS = st.lists(
-    st.tuples(st.sampled_from(["r1-0", "r1-1", "r2-0"]), st.sampled_from(["a", "b"]), st.booleans())
-)
+EVENTS = st.lists(st.tuples(st.sampled_from(["r1-0", "r1-1", "r2-0"]), st.sampled_from(["a", "b"]), st.booleans()))
 
 
 @given(events=EVENTS)
@@ -129,9 +125,7 @@ async def test_a_sweep_forgets_what_vanished_while_no_watch_was_looking(
     assert names(store) == ["r1-1"]
 
 
-async def test_a_sweep_leaves_alone_what_is_made_while_it_lists(
-    server: KubernetesFake, api: KubernetesApi
-) -> None:
+async def test_a_sweep_leaves_alone_what_is_made_while_it_lists(server: KubernetesFake, api: KubernetesApi) -> None:
     store = Store()
     store.upsert(PODS, pod("r1-0"))
     api.on_response = lambda *_: store.upsert(PODS, pod("r1-new"))
@@ -139,9 +133,7 @@ async def test_a_sweep_leaves_alone_what_is_made_while_it_lists(
     assert names(store) == ["r1-new"]
 
 
-async def test_a_sweep_that_fails_half_way_forgets_nothing(
-    server: KubernetesFake, api: KubernetesApi
-) -> None:
+async def test_a_sweep_that_fails_half_way_forgets_nothing(server: KubernetesFake, api: KubernetesApi) -> None:
     store = Store()
     store.upsert(PODS, pod("r1-0"))
     server.fail("GET", "/pods", status=500)

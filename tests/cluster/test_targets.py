@@ -83,9 +83,7 @@ async def test_reads_of_a_tick_are_bounded_and_the_stalest_come_first(server, ta
             "TargetKindUnknown",
             id="no-kind",
         ),
-        pytest.param(
-            TargetReference("nowhere.io/v1", "Rollout", "inference", "a"), "TargetKindUnknown", id="no-group"
-        ),
+        pytest.param(TargetReference("nowhere.io/v1", "Rollout", "inference", "a"), "TargetKindUnknown", id="no-group"),
         pytest.param(TargetReference("v1", "Pod", "inference", "a"), "TargetNotScalable", id="core-group"),
     ],
 )
@@ -112,9 +110,7 @@ async def test_a_forbidden_target_says_so(server, targets) -> None:
 
 
 @pytest.mark.parametrize("reference", [DEPLOYMENT, ROLLOUT], ids=lambda r: r.kind)
-async def test_scaling_writes_the_replicas_guarded_by_the_version_that_was_read(
-    server, targets, reference
-) -> None:
+async def test_scaling_writes_the_replicas_guarded_by_the_version_that_was_read(server, targets, reference) -> None:
     stored = server.put(deployment(replicas=2) if reference is DEPLOYMENT else rollout(replicas=2))
     await targets.scale(reference, current=2, desired=5, now=0)
     (patch,) = server.sent("PATCH")
@@ -238,13 +234,9 @@ OLD, NEW = "2026-11-24T08:00:00Z", "2026-11-24T09:00:00Z"
             {},
             id="off-is-no-writer",
         ),
-        pytest.param(
-            [serving("r1")], ["HorizontalPodAutoscaler"], {"r1": "HorizontalPodAutoscalerPresent"}, id="hpa"
-        ),
+        pytest.param([serving("r1")], ["HorizontalPodAutoscaler"], {"r1": "HorizontalPodAutoscalerPresent"}, id="hpa"),
         pytest.param([serving("r1")], ["ScaledObject"], {"r1": "ScaledObjectPresent"}, id="keda"),
-        pytest.param(
-            [serving("r1", mode="Advise")], ["HorizontalPodAutoscaler"], {}, id="an-hpa-may-follow-advice"
-        ),
+        pytest.param([serving("r1", mode="Advise")], ["HorizontalPodAutoscaler"], {}, id="an-hpa-may-follow-advice"),
         pytest.param(
             [serving("r1", target={"name": "r1", "kind": "StatefulSet"})],
             ["HorizontalPodAutoscaler"],

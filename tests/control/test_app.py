@@ -66,9 +66,7 @@ async def test_nothing_is_decided_on_half_a_list(server: KubernetesFake, app: Ap
     assert await app.unlisted() == []
 
 
-async def test_missing_rights_on_other_peoples_autoscalers_do_not_stop_us(
-    server: KubernetesFake, app: App
-) -> None:
+async def test_missing_rights_on_other_peoples_autoscalers_do_not_stop_us(server: KubernetesFake, app: App) -> None:
     server.fail("GET", "/horizontalpodautoscalers", status=403)
     assert await app.unlisted() == []
 

@@ -55,9 +55,7 @@ def outcome(*, mode: str = "Active", **changes) -> Outcome:
         ),
     )
     view_changes = {key: changes.pop(key) for key in ("problem", "conflict", "target") if key in changes}
-    return replace(
-        Outcome(view=replace(view, **view_changes), decision=DECISION, observation=FRESH), **changes
-    )
+    return replace(Outcome(view=replace(view, **view_changes), decision=DECISION, observation=FRESH), **changes)
 
 
 LOST = {"problem": Problem("TargetNotFound", "Deployment r1 does not exist"), "target": None}

@@ -29,15 +29,9 @@ def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default() -> None:
 @pytest.mark.parametrize(
     ("environment", "flags", "says"),
     [
-        pytest.param(
-            {"LONGTAIL_INTERVAL_SECONDS": "soon"}, {}, r"LONGTAIL_INTERVAL_SECONDS: .*'soon'", id="text"
-        ),
-        pytest.param(
-            {"LONGTAIL_INTERVAL_SECONDS": "0"}, {}, r"LONGTAIL_INTERVAL_SECONDS: .*'0'", id="too-small"
-        ),
-        pytest.param(
-            {"LONGTAIL_INTERVAL": "5"}, {}, "LONGTAIL_INTERVAL: there is no such setting", id="misspelt"
-        ),
+        pytest.param({"LONGTAIL_INTERVAL_SECONDS": "soon"}, {}, r"LONGTAIL_INTERVAL_SECONDS: .*'soon'", id="text"),
+        pytest.param({"LONGTAIL_INTERVAL_SECONDS": "0"}, {}, r"LONGTAIL_INTERVAL_SECONDS: .*'0'", id="too-small"),
+        pytest.param({"LONGTAIL_INTERVAL": "5"}, {}, "LONGTAIL_INTERVAL: there is no such setting", id="misspelt"),
         pytest.param({}, {"health_port": "70000"}, r"--health-port: .*'70000'", id="flag"),
         pytest.param({"LONGTAIL_LOG_LEVEL": "LOUD"}, {}, r"LONGTAIL_LOG_LEVEL: .*'LOUD'", id="choice"),
         pytest.param(
@@ -107,17 +101,11 @@ def test_a_file_names_sources_with_every_way_to_authenticate(tmp_path: Path) -> 
     ("sources", "says"),
     [
         pytest.param({"a": {}}, "sources.a.url: Field required", id="no-url"),
-        pytest.param(
-            {"a": {"url": "http://p", "tokn": "x"}}, r"sources\.a\.tokn: Extra .*'x'", id="misspelt-key"
-        ),
+        pytest.param({"a": {"url": "http://p", "tokn": "x"}}, r"sources\.a\.tokn: Extra .*'x'", id="misspelt-key"),
         pytest.param({"A_B": {"url": "http://p"}}, "A_B", id="a-name-no-resource-could-say"),
         pytest.param({"a": {"url": "p:9090"}}, "'p:9090' is not an http", id="no-scheme"),
-        pytest.param(
-            {"a": {"url": "http://u:secret@p"}}, "credentials belong in a file", id="credentials-in-the-url"
-        ),
-        pytest.param(
-            {"a": {"url": "http://p", "scrapeIntervalSeconds": 0}}, "scrapeIntervalSeconds", id="zero"
-        ),
+        pytest.param({"a": {"url": "http://u:secret@p"}}, "credentials belong in a file", id="credentials-in-the-url"),
+        pytest.param({"a": {"url": "http://p", "scrapeIntervalSeconds": 0}}, "scrapeIntervalSeconds", id="zero"),
         pytest.param(
             {
                 "a": {
@@ -137,9 +125,7 @@ def test_a_bad_source_is_refused_with_file_key_and_value(tmp_path: Path, sources
         read_sources(file)
 
 
-@pytest.mark.parametrize(
-    "content", ["sources: [", "just text", "sources: [1, 2]"], ids=["yaml", "text", "list"]
-)
+@pytest.mark.parametrize("content", ["sources: [", "just text", "sources: [1, 2]"], ids=["yaml", "text", "list"])
 def test_a_file_that_is_no_sources_file_is_refused_by_name(tmp_path: Path, content: str) -> None:
     file = tmp_path / "sources.yaml"
     file.write_text(content)

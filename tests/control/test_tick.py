@@ -371,9 +371,7 @@ def test_a_late_prometheus_means_hold(run_virtually, virtual_clock) -> None:
     assert "no answer within 7.5 s" in str(outcome.metrics_error)
 
 
-def test_writes_that_take_too_long_are_cut_at_four_fifths_of_the_interval(
-    run_virtually, virtual_clock
-) -> None:
+def test_writes_that_take_too_long_are_cut_at_four_fifths_of_the_interval(run_virtually, virtual_clock) -> None:
     class Stuck:
         """Never gets an answer."""
 
@@ -404,9 +402,7 @@ def test_writes_that_take_too_long_are_cut_at_four_fifths_of_the_interval(
     [
         pytest.param(lambda health, clock: None, 200, 503, id="before-the-first-lists"),
         pytest.param(lambda health, clock: health.set_ready(True), 200, 200, id="deciding"),
-        pytest.param(
-            lambda health, clock: (health.set_ready(True), setattr(clock, "now", 61.0)), 503, 503, id="hung"
-        ),
+        pytest.param(lambda health, clock: (health.set_ready(True), setattr(clock, "now", 61.0)), 503, 503, id="hung"),
     ],
 )
 async def test_probes_tell_waiting_from_hung(clock, act: Callable, livez: int, readyz: int) -> None:

@@ -95,9 +95,7 @@ def test_each_direction_has_its_own_tolerance() -> None:
 def test_shrinking_goes_no_further_than_the_highest_recent_recommendation(
     proposal: int, recommendations: Sequence[Recommendation], expected: int
 ) -> None:
-    verdict = stabilise(
-        proposal=proposal, current=10, behavior=DEFAULT, recommendations=recommendations, now=NOW
-    )
+    verdict = stabilise(proposal=proposal, current=10, behavior=DEFAULT, recommendations=recommendations, now=NOW)
     assert verdict.replicas == expected
     assert verdict.reason is (None if expected == proposal else Reason.SCALE_DOWN_STABILIZED)
 
@@ -113,9 +111,7 @@ def test_shrinking_goes_no_further_than_the_highest_recent_recommendation(
 def test_growing_goes_no_further_than_the_lowest_recent_recommendation(
     recommendations: Sequence[Recommendation], expected: int
 ) -> None:
-    verdict = stabilise(
-        proposal=20, current=10, behavior=with_windows(up=60), recommendations=recommendations, now=NOW
-    )
+    verdict = stabilise(proposal=20, current=10, behavior=with_windows(up=60), recommendations=recommendations, now=NOW)
     assert (verdict.replicas, verdict.reason) == (expected, Reason.SCALE_UP_STABILIZED)
     assert "60 s" in verdict.because
 
@@ -151,21 +147,15 @@ def test_a_change_exactly_one_period_old_no_longer_counts() -> None:
         pytest.param(10, rules(percent(25)), (), 13, id="percent-is-rounded-up"),
         pytest.param(100, rules(percent(10)), (), 111, id="percent-in-the-floating-point-of-hpa"),
         pytest.param(10, rules(pods(4), percent(100)), (), 20, id="max-takes-the-larger-change"),
-        pytest.param(
-            10, rules(pods(4), percent(100), select=SelectPolicy.MIN), (), 14, id="min-takes-the-smaller"
-        ),
+        pytest.param(10, rules(pods(4), percent(100), select=SelectPolicy.MIN), (), 14, id="min-takes-the-smaller"),
         pytest.param(10, rules(pods(4), select=SelectPolicy.DISABLED), (), 10, id="disabled"),
         pytest.param(10, rules(pods(4, 60)), changed((30, 3)), 11, id="what-was-added-counts-against-it"),
         pytest.param(10, rules(pods(4, 60)), changed((30, -3)), 17, id="what-was-removed-counts-for-it"),
         pytest.param(10, rules(pods(4, 60)), changed((90, 3)), 14, id="older-than-the-period"),
-        pytest.param(
-            10, rules(pods(1, 15), pods(6, 60)), changed((30, 5)), 11, id="each-policy-has-its-period"
-        ),
+        pytest.param(10, rules(pods(1, 15), pods(6, 60)), changed((30, 5)), 11, id="each-policy-has-its-period"),
     ],
 )
-def test_the_limit_of_growing(
-    current: int, up: ScalingRules, events: Sequence[ScaleEvent], limit: int
-) -> None:
+def test_the_limit_of_growing(current: int, up: ScalingRules, events: Sequence[ScaleEvent], limit: int) -> None:
     assert scale_up_limit(current=current, rules=up, events=events, now=NOW) == limit
 
 
@@ -176,17 +166,13 @@ def test_the_limit_of_growing(
         pytest.param(10, rules(percent(25)), (), 7, id="percent-is-cut-off"),
         pytest.param(10, rules(percent(100)), (), 0, id="everything"),
         pytest.param(10, rules(pods(4), percent(10)), (), 6, id="max-takes-the-larger-change"),
-        pytest.param(
-            10, rules(pods(4), percent(10), select=SelectPolicy.MIN), (), 9, id="min-takes-the-smaller"
-        ),
+        pytest.param(10, rules(pods(4), percent(10), select=SelectPolicy.MIN), (), 9, id="min-takes-the-smaller"),
         pytest.param(10, rules(pods(4), select=SelectPolicy.DISABLED), (), 10, id="disabled"),
         pytest.param(10, rules(pods(4, 60)), changed((30, -3)), 9, id="what-was-removed-counts-against-it"),
         pytest.param(10, rules(pods(4, 60)), changed((30, 3)), 3, id="what-was-added-counts-for-it"),
     ],
 )
-def test_the_limit_of_shrinking(
-    current: int, down: ScalingRules, events: Sequence[ScaleEvent], limit: int
-) -> None:
+def test_the_limit_of_shrinking(current: int, down: ScalingRules, events: Sequence[ScaleEvent], limit: int) -> None:
     assert scale_down_limit(current=current, rules=down, events=events, now=NOW) == limit
 
 
@@ -238,9 +224,7 @@ replicas = st.integers(1, 500)
 recommendations = st.lists(
     st.builds(Recommendation, at=ages.map(lambda age: NOW - age), replicas=replicas), max_size=12
 )
-events = st.lists(
-    st.builds(ScaleEvent, at=ages.map(lambda age: NOW - age), change=st.integers(-50, 50)), max_size=6
-)
+events = st.lists(st.builds(ScaleEvent, at=ages.map(lambda age: NOW - age), change=st.integers(-50, 50)), max_size=6)
 
 
 @untimed
@@ -248,9 +232,7 @@ events = st.lists(
 def test_stabilising_ends_between_where_we_are_and_where_we_would_go(
     proposal: int, current: int, behavior: Behavior, recommendations: list[Recommendation]
 ) -> None:
-    verdict = stabilise(
-        proposal=proposal, current=current, behavior=behavior, recommendations=recommendations, now=NOW
-    )
+    verdict = stabilise(proposal=proposal, current=current, behavior=behavior, recommendations=recommendations, now=NOW)
     assert min(proposal, current) <= verdict.replicas <= max(proposal, current)
     assert (verdict.reason is None) == (verdict.replicas == proposal)
 
@@ -284,9 +266,7 @@ def test_a_larger_proposal_never_ends_lower(
         stable = stabilise(
             proposal=proposal, current=current, behavior=behavior, recommendations=recommendations, now=NOW
         )
-        return limit_rate(
-            proposal=stable.replicas, current=current, behavior=behavior, events=events, now=NOW
-        ).replicas
+        return limit_rate(proposal=stable.replicas, current=current, behavior=behavior, events=events, now=NOW).replicas
 
     lower, higher = map(after, proposals)
     assert lower <= higher

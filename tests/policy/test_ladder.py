@@ -214,9 +214,7 @@ def test_a_floor_above_the_forecast_decides() -> None:
     decision = decided(service(4, behavior=AT_ONCE), seen(60), demand(60.0, **DOWN))
     assert decision.desired == 8
     assert decision.message.startswith("4 → 8 replicas: 60 running at target speed")
-    assert rung(decision, Rung.FORECAST).because.endswith(
-        "2 replicas, no reason to differ from the reactive number"
-    )
+    assert rung(decision, Rung.FORECAST).because.endswith("2 replicas, no reason to differ from the reactive number")
 
 
 # Safety
@@ -225,17 +223,11 @@ def test_a_floor_above_the_forecast_decides() -> None:
 @pytest.mark.parametrize(
     ("observation", "reason", "words"),
     [
-        pytest.param(
-            unseen(), Reason.METRICS_MISSING, "running and waiting requests is missing", id="nothing-read"
-        ),
-        pytest.param(
-            seen(0, MISSING), Reason.METRICS_MISSING, "number of waiting requests", id="waiting-missing"
-        ),
+        pytest.param(unseen(), Reason.METRICS_MISSING, "running and waiting requests is missing", id="nothing-read"),
+        pytest.param(seen(0, MISSING), Reason.METRICS_MISSING, "number of waiting requests", id="waiting-missing"),
         pytest.param(seen(stale(0), 0), Reason.METRICS_STALE, "120 s old", id="old"),
         pytest.param(seen(partial(0), 0), Reason.METRICS_PARTIAL, "only 4 of 4 ready pods", id="a-part"),
-        pytest.param(
-            seen(0, reporting_pods=3), Reason.METRICS_PARTIAL, "only 3 of 4 ready pods", id="a-pod-silent"
-        ),
+        pytest.param(seen(0, reporting_pods=3), Reason.METRICS_PARTIAL, "only 3 of 4 ready pods", id="a-pod-silent"),
         pytest.param(
             seen(0, ready_pods=0, reporting_pods=0),
             Reason.METRICS_MISSING,
@@ -410,29 +402,19 @@ def test_a_change_that_was_carried_out_uses_up_the_rate() -> None:
 
 
 def test_a_change_that_was_not_carried_out_uses_up_nothing() -> None:
-    _, memory = decide(
-        service=service(4), observation=seen(200), demand=demand(200.0), memory=WATCHED, now=NOW
-    )
-    again, memory = decide(
-        service=service(4), observation=seen(200), demand=demand(200.0), memory=memory, now=NOW + 10
-    )
+    _, memory = decide(service=service(4), observation=seen(200), demand=demand(200.0), memory=WATCHED, now=NOW)
+    again, memory = decide(service=service(4), observation=seen(200), demand=demand(200.0), memory=memory, now=NOW + 10)
     assert (again.desired, memory.events) == (8, ())
 
 
 def test_a_change_in_the_other_direction_is_somebody_elses() -> None:
-    _, memory = decide(
-        service=service(4), observation=seen(200), demand=demand(200.0), memory=WATCHED, now=NOW
-    )
-    _, memory = decide(
-        service=service(2), observation=seen(200), demand=demand(200.0), memory=memory, now=NOW + 15
-    )
+    _, memory = decide(service=service(4), observation=seen(200), demand=demand(200.0), memory=WATCHED, now=NOW)
+    _, memory = decide(service=service(2), observation=seen(200), demand=demand(200.0), memory=memory, now=NOW + 15)
     assert memory.events == ()
 
 
 def test_a_change_made_while_the_target_was_out_of_sight_still_counts() -> None:
-    _, memory = decide(
-        service=service(4), observation=seen(200), demand=demand(200.0), memory=WATCHED, now=NOW
-    )
+    _, memory = decide(service=service(4), observation=seen(200), demand=demand(200.0), memory=WATCHED, now=NOW)
     for tick, replicas in enumerate((None, 8), start=1):
         _, memory = decide(
             service=service(replicas),

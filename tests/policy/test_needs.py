@@ -10,9 +10,7 @@ from longtail.policy.needs import Need, Resource
 from .worlds import KV_TOKENS, demand, partial, seen, stale, unseen
 
 
-def reactive(
-    slots: float, *, kv: float | None = None, running: float = 14, waiting: float = 6, blind: int = 0
-) -> Need:
+def reactive(slots: float, *, kv: float | None = None, running: float = 14, waiting: float = 6, blind: int = 0) -> Need:
     observation = seen(running, waiting, kv_used_tokens=Signal(value=kv or 0.0))
     need = needs.reactive(demand=demand(slots, kv_now_tokens=kv), observation=observation, blind_pods=blind)
     assert need is not None
@@ -68,9 +66,7 @@ def test_without_the_size_of_the_kv_cache_slots_decide() -> None:
 
 def test_an_old_number_of_the_kv_cache_raises_nothing() -> None:
     full = demand(8.0, kv_now_tokens=10 * KV_TOKENS)
-    need = needs.reactive(
-        demand=full, observation=seen(8, kv_used_tokens=stale(10 * KV_TOKENS)), blind_pods=0
-    )
+    need = needs.reactive(demand=full, observation=seen(8, kv_used_tokens=stale(10 * KV_TOKENS)), blind_pods=0)
     assert need is not None
     assert need.replicas == 1
 
@@ -97,9 +93,7 @@ def test_what_is_fresh_alone_is_a_lower_bound() -> None:
 
 
 def test_fresh_kv_use_alone_is_evidence() -> None:
-    need = needs.evidence(
-        demand=demand(None), observation=unseen(kv_used_tokens=Signal(value=5.5 * KV_TOKENS))
-    )
+    need = needs.evidence(demand=demand(None), observation=unseen(kv_used_tokens=Signal(value=5.5 * KV_TOKENS)))
     assert need is not None
     assert (need.replicas, need.bound_by) == (6, Resource.KV_CACHE)
 
@@ -126,9 +120,7 @@ def test_a_forecast_says_how_far_and_how_sure_it_looks() -> None:
 
 
 def test_a_forecast_counts_the_kv_cache_as_well() -> None:
-    ahead = demand(
-        0.0, slots_upper=8.0, kv_upper_tokens=5 * KV_TOKENS, slots_peak=8.0, kv_peak_tokens=6 * KV_TOKENS
-    )
+    ahead = demand(0.0, slots_upper=8.0, kv_upper_tokens=5 * KV_TOKENS, slots_peak=8.0, kv_peak_tokens=6 * KV_TOKENS)
     up, down = needs.forecast_up(ahead), needs.forecast_down(ahead)
     assert up is not None
     assert down is not None

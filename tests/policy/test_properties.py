@@ -122,9 +122,7 @@ def test_a_decision_stays_within_the_limits_unless_it_holds(
 
 @untimed
 @given(of=services(), seen=observations(), need=demands, memory=memories)
-def test_to_hold_is_to_change_nothing(
-    of: Service, seen: Observation, need: Demand, memory: ServiceMemory
-) -> None:
+def test_to_hold_is_to_change_nothing(of: Service, seen: Observation, need: Demand, memory: ServiceMemory) -> None:
     decision = made(of, seen, need, memory)
     assert decision.message
     if decision.hold:
@@ -158,11 +156,7 @@ def test_only_what_is_fresh_and_whole_lowers_a_pool(
 def test_missing_never_lowers(
     of: Service, seen: Observation, running_is_gone: bool, need: Demand, memory: ServiceMemory
 ) -> None:
-    gone = (
-        replace(seen, running_requests=MISSING)
-        if running_is_gone
-        else replace(seen, waiting_requests=MISSING)
-    )
+    gone = replace(seen, running_requests=MISSING) if running_is_gone else replace(seen, waiting_requests=MISSING)
     decision = made(of, gone, need, memory)
     assert decision.desired >= decision.current
 
@@ -206,9 +200,7 @@ def test_a_world_that_does_not_change_comes_to_rest(
     memory, sizes = ServiceMemory(), []
     for tick in range(50):
         of = service(replicas, min_replicas=min(lowest, highest), max_replicas=max(lowest, highest))
-        decision, memory = decide(
-            service=of, observation=seen, demand=need, memory=memory, now=NOW + 15.0 * tick
-        )
+        decision, memory = decide(service=of, observation=seen, demand=need, memory=memory, now=NOW + 15.0 * tick)
         replicas = decision.desired
         sizes.append(replicas)
     assert len(set(sizes[-10:])) == 1

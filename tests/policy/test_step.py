@@ -41,9 +41,7 @@ def fold(
 ) -> tuple[list[dict[ServiceKey, Decision]], Memory]:
     memory, history = memory or Memory.empty(), []
     for tick, observations in enumerate(ticks):
-        decisions, memory = step(
-            fleet=Fleet(services), observations=observations, memory=memory, now=NOW + TICK * tick
-        )
+        decisions, memory = step(fleet=Fleet(services), observations=observations, memory=memory, now=NOW + TICK * tick)
         history.append(decisions)
     return history, memory
 
@@ -93,9 +91,7 @@ def test_a_neighbour_has_no_influence() -> None:
     ticks = [{alone.key: at(tick, 30 + tick)} for tick in range(4)]
     with_neighbour, _ = fold([alone, broken], ticks)
     without, _ = fold([alone], ticks)
-    assert [decisions[alone.key] for decisions in with_neighbour] == [
-        decisions[alone.key] for decisions in without
-    ]
+    assert [decisions[alone.key] for decisions in with_neighbour] == [decisions[alone.key] for decisions in without]
 
 
 def test_an_older_memory_can_be_continued_from() -> None:
@@ -138,9 +134,7 @@ def test_a_pool_follows_a_rise_and_a_fall_and_sits_out_an_outage() -> None:
         load = 80.0 if rise <= tick < fall else 8.0
         of = named("a", replicas)
         observed = {} if tick in outage else {of.key: at(tick, load, ready=replicas)}
-        decisions, memory = step(
-            fleet=Fleet([of]), observations=observed, memory=memory, now=NOW + TICK * tick
-        )
+        decisions, memory = step(fleet=Fleet([of]), observations=observed, memory=memory, now=NOW + TICK * tick)
         replicas = decisions[of.key].desired
         sizes.append(replicas)
     top = sizes[outage[0] - 1]

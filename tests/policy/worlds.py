@@ -105,9 +105,7 @@ def decided(
     now: float = NOW,
 ) -> Decision:
     """The decision alone; without a demand, the one that running + waiting at the target speed make."""
-    return decide(
-        service=of, observation=observation, demand=need or plain(observation), memory=memory, now=now
-    )[0]
+    return decide(service=of, observation=observation, demand=need or plain(observation), memory=memory, now=now)[0]
 
 
 def plain(observation: Observation) -> Demand:

@@ -248,9 +248,7 @@ async def test_a_401_has_the_token_read_again_even_if_its_time_did_not_change(
     assert [asked.headers["Authorization"] for asked in prometheus.asked[1:]] == ["Bearer old", "Bearer new"]
 
 
-async def test_a_401_that_stays_is_refused_after_one_more_try(
-    prometheus: FakePrometheus, tmp_path: Path
-) -> None:
+async def test_a_401_that_stays_is_refused_after_one_more_try(prometheus: FakePrometheus, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("wrong")
     prometheus.answer = lambda _: Reply(401, b"who are you")
     async with client(prometheus.url, authentication=BearerFile(tmp_path / "token")) as opened:
@@ -296,9 +294,7 @@ async def test_a_ca_file_that_is_not_there_is_unavailable(tmp_path: Path) -> Non
             await opened.query("up", 1.0)
 
 
-async def test_no_proxy_of_the_environment_is_used(
-    prometheus: FakePrometheus, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_proxy_of_the_environment_is_used(prometheus: FakePrometheus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
     async with client(prometheus.url) as opened:

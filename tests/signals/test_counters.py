@@ -160,9 +160,7 @@ def test_a_counter_hidden_by_a_partial_answer_does_not_appear_in_full_later() ->
 def test_buckets_are_increases_and_not_cumulative() -> None:
     ticks = Ticks(service(pod("a")))
     ticks.see(vllm("a", running=1), histogram("vllm/output_length", "a", {"100.0": 1, "200.0": 4, "+Inf": 4}))
-    seen = ticks.see(
-        vllm("a", running=1), histogram("vllm/output_length", "a", {"100.0": 3, "200.0": 9, "+Inf": 10})
-    )
+    seen = ticks.see(vllm("a", running=1), histogram("vllm/output_length", "a", {"100.0": 3, "200.0": 9, "+Inf": 10}))
     assert seen.finished_output_tokens.upper_bounds == (100.0, 200.0, math.inf)
     assert seen.finished_output_tokens.counts == (2.0, 3.0, 1.0)
 

@@ -93,9 +93,7 @@ def test_a_restarted_pod_that_loads_again_holds_nothing() -> None:
 
 
 def test_work_on_a_pod_being_deleted_is_not_the_pools_but_is_shown() -> None:
-    seen = look(
-        vllm("a", running=3), vllm("going", running=9), of=service(pod("a"), pod("going", deleting=True))
-    )
+    seen = look(vllm("a", running=3), vllm("going", running=9), of=service(pod("a"), pod("going", deleting=True)))
     assert seen.running_requests == Signal(3.0, age_seconds=3.0)
     assert [reading.running_requests.value for reading in seen.pods] == [3.0, 9.0]
 

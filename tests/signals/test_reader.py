@@ -25,11 +25,7 @@ def serving(prometheus: FakePrometheus, points: list[Point], *, fail: str = "", 
     def answer(asked: Asked) -> Reply:
         if fail and fail in asked.form["query"]:
             return Reply(422, b'{"status":"error","errorType":"execution","error":"too many samples"}')
-        found = [
-            (dict(labels), value)
-            for labels, value in points
-            if labels["longtail_part"] in asked.form["query"]
-        ]
+        found = [(dict(labels), value) for labels, value in points if labels["longtail_part"] in asked.form["query"]]
         return vector(*found, **({"warnings": ["a store is down"]} if warn else {}))
 
     prometheus.answer = answer

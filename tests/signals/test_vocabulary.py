@@ -126,9 +126,7 @@ def test_a_label_name_that_is_none_is_a_settings_error(name: str) -> None:
         pytest.param({"url": "http://me:secret@host"}, "credentials", id="credentials-in-the-url"),
         pytest.param({"url": "http://host?x=1"}, "path", id="a-query"),
         pytest.param({"url": "http://host", "timeout_seconds": 0.0}, "timeout_seconds", id="no-time"),
-        pytest.param(
-            {"url": "http://host", "scrape_interval_seconds": math.nan}, "scrape_interval", id="nan"
-        ),
+        pytest.param({"url": "http://host", "scrape_interval_seconds": math.nan}, "scrape_interval", id="nan"),
     ],
 )
 def test_an_unusable_source_is_refused_by_name_and_key(settings: dict[str, object], says: str) -> None:

@@ -18,9 +18,7 @@ def cheapest(need, interval, cold_start, initial):
     costs = {initial: 0.0}
     for wanted in need:
         costs = {
-            now: min(
-                cost + now * interval + max(now - before, 0) * cold_start for before, cost in costs.items()
-            )
+            now: min(cost + now * interval + max(now - before, 0) * cold_start for before, cost in costs.items())
             for now in range(wanted, top + 1)
         }
     return min(costs.values())
@@ -40,9 +38,7 @@ def test_the_level_decomposition_is_the_optimum_over_all_plans(need, interval, c
 @given(needs, st.integers(0, 100))
 def test_needing_more_never_costs_less(need, cold_start):
     need = np.asarray(need)
-    fewer = lower_bound(
-        np.maximum(need - 1, 0), interval_seconds=15, cold_start_seconds=cold_start, initial_replicas=0
-    )
+    fewer = lower_bound(np.maximum(need - 1, 0), interval_seconds=15, cold_start_seconds=cold_start, initial_replicas=0)
     all_of_it = lower_bound(need, interval_seconds=15, cold_start_seconds=cold_start, initial_replicas=0)
     assert fewer.replica_seconds <= all_of_it.replica_seconds
 
@@ -61,9 +57,7 @@ def schedule_of(pairs):
 
 @given(requests, st.integers(1, 3))
 def test_without_waiting_the_need_is_the_peak_of_each_interval(pairs, slots):
-    need = replicas_needed(
-        schedule_of(pairs), slots_per_replica=slots, duration_seconds=150, interval_seconds=15
-    )
+    need = replicas_needed(schedule_of(pairs), slots_per_replica=slots, duration_seconds=150, interval_seconds=15)
     for interval, replicas in enumerate(need):
         # whole seconds only, so looking at every second sees every peak
         seconds = range(15 * interval, 15 * interval + 15)
@@ -84,9 +78,7 @@ def test_with_waiting_the_bound_is_below_the_best_of_all_ways_to_delay(pairs, wa
     bound = lower_bound(replicas_needed(schedule, wait_seconds=wait, **options), **costs).replica_seconds
     best = min(
         lower_bound(
-            replicas_needed(
-                schedule_of([(a + d, g) for (a, g), d in zip(pairs, delays, strict=True)]), **options
-            ),
+            replicas_needed(schedule_of([(a + d, g) for (a, g), d in zip(pairs, delays, strict=True)]), **options),
             **costs,
         ).replica_seconds
         for delays in product(range(wait + 1), repeat=len(pairs))

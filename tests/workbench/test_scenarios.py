@@ -10,9 +10,7 @@ from longtail.workbench.scenarios import (
 from longtail.workbench.traces import catalogue
 
 DATA = catalogue.data_directory()
-needs_traces = pytest.mark.skipif(
-    DATA is None, reason="no real traces here: LONGTAIL_DATA names their directory"
-)
+needs_traces = pytest.mark.skipif(DATA is None, reason="no real traces here: LONGTAIL_DATA names their directory")
 
 
 @pytest.fixture(scope="module")

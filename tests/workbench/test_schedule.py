@@ -23,12 +23,8 @@ requests = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 40)), min_size=
         pytest.param([(0, 10), (1, 10), (2, 10)], [(0, 2)], [0, 1, 10], id="the third waits for the first"),
         pytest.param([(0, 10), (1, 2), (2, 5)], [(0, 2)], [0, 1, 3], id="and for whoever is sooner"),
         pytest.param([(0, 10), (1, 10)], [(0, 1), (4, 2)], [0, 4], id="a slot that comes is taken at once"),
-        pytest.param(
-            [(0, 10), (0, 20), (1, 5)], [(0, 2), (5, 1)], [0, 0, 20], id="the slot that goes is the sooner"
-        ),
-        pytest.param(
-            [(0, 10), (20, 5), (20, 5)], [(0, 2), (15, 1)], [0, 20, 25], id="an idle slot that goes is idle"
-        ),
+        pytest.param([(0, 10), (0, 20), (1, 5)], [(0, 2), (5, 1)], [0, 0, 20], id="the slot that goes is the sooner"),
+        pytest.param([(0, 10), (20, 5), (20, 5)], [(0, 2), (15, 1)], [0, 20, 25], id="an idle slot that goes is idle"),
         pytest.param([(3, 5)], [(0, 0), (100, 1)], [100], id="from zero slots"),
         pytest.param([(0, 9), (30, 5)], [(0, 1), (10, 0), (20, 3), (25, 1)], [0, 30], id="away and back"),
     ],
@@ -71,9 +67,7 @@ def test_no_more_run_at_once_than_there_are_slots_and_nobody_waits_beside_a_free
 def test_enough_slots_are_as_good_as_infinitely_many(pairs):
     trace = trace_of(pairs)
     limited = first_come_first_served(trace, seconds_per_token=0.5, slots=[(0, len(pairs))])
-    assert (
-        limited.start_seconds.tolist() == start_at_once(trace, seconds_per_token=0.5).start_seconds.tolist()
-    )
+    assert limited.start_seconds.tolist() == start_at_once(trace, seconds_per_token=0.5).start_seconds.tolist()
 
 
 def test_a_request_without_output_holds_no_slot():
@@ -100,9 +94,7 @@ def test_the_known_share_counts_those_who_have_come_and_will_still_be_there(pair
         pytest.param(Scaled(PARAMETRIC_R1, 3.0, 32_768), 0.05, id="three times R1 at 50 ms"),
     ],
 )
-def test_poisson_demand_is_rate_times_residence_and_known_as_far_as_the_stationary_excess(
-    law, seconds_per_token
-):
+def test_poisson_demand_is_rate_times_residence_and_known_as_far_as_the_stationary_excess(law, seconds_per_token):
     # Mt/G/inf: E[N] = lambda m, and the share of N(t + h) that has arrived by t is S_e(h) = int_h^inf S / m.
     rng = np.random.default_rng(4)
     rate, hours, horizon = 4.0, 10, 180.0

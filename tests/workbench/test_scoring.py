@@ -33,10 +33,7 @@ def test_an_oracle_scores_zero_and_always_holds(demand):
 def test_a_perfect_baseline_cannot_be_beaten_only_equalled():
     demand = np.full(30, 4.0)
     assert score(demand, demand, demand, horizon_ticks=3, warm_up_ticks=5, level=0.9).sqrt_rmse_ratio == 1.0
-    assert (
-        score(demand, demand + 1, demand, horizon_ticks=3, warm_up_ticks=5, level=0.9).sqrt_rmse_ratio
-        == math.inf
-    )
+    assert score(demand, demand + 1, demand, horizon_ticks=3, warm_up_ticks=5, level=0.9).sqrt_rmse_ratio == math.inf
 
 
 def test_a_forecast_for_another_moment_is_not_taken_for_this_one():

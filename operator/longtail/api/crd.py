@@ -49,9 +49,7 @@ _COLUMNS: Final[tuple[tuple[str, str, str, int], ...]] = (
 
 def render_crds() -> dict[str, str]:
     """Every file of ``crds/``: name to content."""
-    return {
-        f"{GROUP}_{PLURAL}.yaml": _HEADER + yaml.dump(definition(), Dumper=_Plain, sort_keys=False, width=110)
-    }
+    return {f"{GROUP}_{PLURAL}.yaml": _HEADER + yaml.dump(definition(), Dumper=_Plain, sort_keys=False, width=110)}
 
 
 class _Plain(yaml.SafeDumper):
@@ -119,8 +117,7 @@ def _rewrite(schema: Mapping[str, Any], *, definitions: Mapping[str, Any], path:
             continue  # noise; every byte of a CRD is sent to every client
         if word == "properties":
             out[word] = {
-                name: _rewrite(inner, definitions=definitions, path=f"{path}.{name}")
-                for name, inner in value.items()
+                name: _rewrite(inner, definitions=definitions, path=f"{path}.{name}") for name, inner in value.items()
             }
         elif word == "items":
             out[word] = _rewrite(value, definitions=definitions, path=f"{path}[]")

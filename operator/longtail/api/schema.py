@@ -58,9 +58,7 @@ class Model(BaseModel):
         return self
 
     @classmethod
-    def __get_pydantic_json_schema__(
-        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler(core_schema)
         if cls.rules:
             handler.resolve_ref_schema(schema)["x-kubernetes-validations"] = [
@@ -81,9 +79,7 @@ Percent = Annotated[int, Field(ge=0, le=100)]
 
 
 def _shortened(text: Any) -> Any:
-    return (
-        f"{text[: MAX_TEXT_LENGTH - 1]}…" if isinstance(text, str) and len(text) > MAX_TEXT_LENGTH else text
-    )
+    return f"{text[: MAX_TEXT_LENGTH - 1]}…" if isinstance(text, str) and len(text) > MAX_TEXT_LENGTH else text
 
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_LENGTH), BeforeValidator(_shortened)]

@@ -155,9 +155,7 @@ class ReasoningServingSpec(Model):
     """The inference server in the pods."""
     gateway: Gateway | None = None
     """The gateway in front of the pool, if requests wait in it."""
-    metrics_source: Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] = (
-        "default"
-    )
+    metrics_source: Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] = "default"
     """Where the series are: a name that the administrator configured in the operator."""
     objective: Objective = Objective()
     """What the users of the model are promised."""

@@ -12,9 +12,7 @@ from pydantic import Field
 from longtail.api.schema import Count, Model, Percent, Text, Time
 from longtail.policy.decision import Rung
 
-ReasonWord = Annotated[
-    str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
-]
+ReasonWord = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
 """One CamelCase word that a machine may compare, as in metav1.Condition."""
 
 
@@ -64,7 +62,7 @@ class DemandStatus(Model):
     waiting_requests: Count | None = None
     """Requests that wait for a slot, in the engines and in the gateway."""
     queued_reasoning_tokens: Count | None = None
-    """Output tokens that the waiting requests are expected to need."""
+    """The part of owedTokens that is reasoning; all of it where no gateway tells reasoning from answers."""
     owed_tokens: Count | None = None
     """Output tokens still to be written for all requests, running and waiting."""
     slots_now: Count | None = None

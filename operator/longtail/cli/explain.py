@@ -76,9 +76,7 @@ def explanation(body: dict[str, Any]) -> RenderableType:
     except ValidationError as foreign:
         return Group(title, Text(f"The status was not written by this version: {foreign}", style="red"))
     if status.observed_generation is None:
-        return Group(
-            title, *_target(spec), Text("No operator has looked at this resource yet.", style="yellow")
-        )
+        return Group(title, *_target(spec), Text("No operator has looked at this resource yet.", style="yellow"))
     return Group(
         title,
         *_target(spec),
@@ -141,7 +139,7 @@ def _demand_lines(status: ReasoningServingStatus) -> Iterable[str]:
     yield (
         f"requests running: {_figure(demand.running_requests)}, waiting: {_figure(demand.waiting_requests)}; "
         f"tokens still owed: {_figure(demand.owed_tokens)}, "
-        f"for waiting requests: {_figure(demand.queued_reasoning_tokens)}"
+        f"of them reasoning: {_figure(demand.queued_reasoning_tokens)}"
     )
     if demand.attainment_percent is not None:
         yield f"promise: {demand.attainment_percent} % of the requests waited no longer than promised"

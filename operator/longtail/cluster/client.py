@@ -107,9 +107,7 @@ class KubernetesApi:
             proxy_url=configuration.proxy,
         )
 
-    async def get(
-        self, path: str, *, query: Mapping[str, str] | None = None, accept: str = JSON
-    ) -> dict[str, Any]:
+    async def get(self, path: str, *, query: Mapping[str, str] | None = None, accept: str = JSON) -> dict[str, Any]:
         """GET one object or list.
 
         Raises:

@@ -40,9 +40,7 @@ SERVINGS: Final = Kind(GROUP, VERSION, KIND, PLURAL)
 PODS: Final = Kind("", "v1", "Pod", "pods")
 DEPLOYMENTS: Final = Kind("apps", "v1", "Deployment", "deployments")
 STATEFUL_SETS: Final = Kind("apps", "v1", "StatefulSet", "statefulsets")
-LEADER_WORKER_SETS: Final = Kind(
-    "leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet", "leaderworkersets", optional=True
-)
+LEADER_WORKER_SETS: Final = Kind("leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet", "leaderworkersets", optional=True)
 HPAS: Final = Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 SCALED_OBJECTS: Final = Kind("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects", optional=True)
 

@@ -193,9 +193,7 @@ def pod_record(body: Mapping[str, Any], *, previous: PodRecord | None) -> PodRec
     if ready_at is None and ready:
         ready_at = unix_seconds(readiness.get("lastTransitionTime"))
     is_scheduled = scheduled.get("status") == "True"
-    owner: Mapping[str, Any] = next(
-        (o for o in metadata.get("ownerReferences") or () if o.get("controller")), {}
-    )
+    owner: Mapping[str, Any] = next((o for o in metadata.get("ownerReferences") or () if o.get("controller")), {})
     return PodRecord(
         uid=metadata["uid"],
         namespace=metadata["namespace"],

@@ -75,9 +75,7 @@ def from_object(selector: Mapping[str, Any]) -> Selector:
         if operator not in {"In", "NotIn", "Exists", "DoesNotExist"}:
             raise SpecError(f"selector: unknown operator {operator!r}")
         requirements.append(
-            Requirement(
-                key=expression["key"], operator=operator, values=frozenset(expression.get("values") or ())
-            )
+            Requirement(key=expression["key"], operator=operator, values=frozenset(expression.get("values") or ()))
         )
     return Selector(tuple(requirements))
 
@@ -105,9 +103,7 @@ def from_string(selector: str) -> Selector:
 def _requirement(found: re.Match[str]) -> Requirement:
     if found["set_key"]:
         values = frozenset(value.strip() for value in found["values"].split(","))
-        return Requirement(
-            key=found["set_key"], operator="In" if found["operator"] == "in" else "NotIn", values=values
-        )
+        return Requirement(key=found["set_key"], operator="In" if found["operator"] == "in" else "NotIn", values=values)
     if found["equal_key"]:
         operator = "NotIn" if found["sign"] == "!=" else "In"
         return Requirement(key=found["equal_key"], operator=operator, values=frozenset((found["value"],)))

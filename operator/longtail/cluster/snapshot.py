@@ -69,7 +69,5 @@ def _claimed_twice(views: Iterable[ServingView]) -> set[TargetKey]:
 
 def _ambiguous(view: ServingView) -> ServingView:
     assert view.target is not None
-    problem = Problem(
-        "AmbiguousSelector", f"the selector of {view.target.key} matches pods of another target"
-    )
+    problem = Problem("AmbiguousSelector", f"the selector of {view.target.key} matches pods of another target")
     return ServingView(record=view.record, target=None, problem=problem, conflict=view.conflict)

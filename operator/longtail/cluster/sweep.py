@@ -14,9 +14,7 @@ from longtail.cluster.store import Store
 from longtail.errors import NotFound
 
 
-async def count_objects(
-    api: KubernetesApi, kind: Kind, *, namespaces: Sequence[str], label_selector: str = ""
-) -> int:
+async def count_objects(api: KubernetesApi, kind: Kind, *, namespaces: Sequence[str], label_selector: str = "") -> int:
     """Number of objects that a watch of this kind will see; 0 where the kind does not exist.
 
     Costs one small request per namespace: the server counts the rest of a list cut off after one entry.

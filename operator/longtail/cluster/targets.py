@@ -99,9 +99,7 @@ class Targets:
         body = await self._api.get(path)
         seen = scale_record(body, key=reference.key)
         if seen.replicas != current:
-            raise Conflict(
-                f"{reference.key}: asks for {seen.replicas} replicas by now, decided on at {current}"
-            )
+            raise Conflict(f"{reference.key}: asks for {seen.replicas} replicas by now, decided on at {current}")
         guard = {"resourceVersion": body["metadata"]["resourceVersion"]}
         answer = await self._api.merge_patch(path, body={"metadata": guard, "spec": {"replicas": desired}})
         if _is_polled(reference):

@@ -126,9 +126,7 @@ class App:
         try:
             await kopf.operator(
                 registry=registry,
-                settings=operator_settings(
-                    namespaced=namespaced, pod_label_selector=settings.pod_label_selector
-                ),
+                settings=operator_settings(namespaced=namespaced, pod_label_selector=settings.pod_label_selector),
                 standalone=True,
                 clusterwide=not namespaced,
                 namespaces=settings.namespaces,
@@ -222,9 +220,7 @@ async def run_operator(settings: Settings) -> None:
     """
     kubeconfig = str(settings.kubeconfig) if settings.kubeconfig else None
     async with contextlib.AsyncExitStack() as cleanup:
-        api = await cleanup.enter_async_context(
-            await connect(kubeconfig=kubeconfig, context=settings.context)
-        )
+        api = await cleanup.enter_async_context(await connect(kubeconfig=kubeconfig, context=settings.context))
         app = App(settings=settings, api=api, clock=SystemClock())
         if not settings.metrics_sources():
             logger.warning("no metrics source is configured: every service will say so and hold")

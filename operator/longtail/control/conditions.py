@@ -43,9 +43,7 @@ def _ready(outcome: Outcome, rest: tuple[ConditionValue, ...]) -> ConditionValue
     if view.problem is not None:
         return ConditionValue("Ready", _FALSE, view.problem.reason, view.problem.message)
     if _is_off(outcome):
-        return ConditionValue(
-            "Ready", _TRUE, "ScalingDisabled", "mode is Off: nothing is read and nothing is done"
-        )
+        return ConditionValue("Ready", _TRUE, "ScalingDisabled", "mode is Off: nothing is read and nothing is done")
     if view.conflict is not None:
         return ConditionValue("Ready", _FALSE, view.conflict.reason, view.conflict.message)
     by_type = {condition.type: condition for condition in rest}
@@ -54,11 +52,7 @@ def _ready(outcome: Outcome, rest: tuple[ConditionValue, ...]) -> ConditionValue
         if condition.status is not _TRUE:
             return ConditionValue("Ready", condition.status, condition.reason, condition.message)
     assert view.record.spec is not None
-    words = (
-        "the target is scaled"
-        if view.record.spec.mode is Mode.ACTIVE
-        else "the number is published, not written"
-    )
+    words = "the target is scaled" if view.record.spec.mode is Mode.ACTIVE else "the number is published, not written"
     return ConditionValue("Ready", _TRUE, "Ready", words)
 
 
@@ -97,9 +91,7 @@ def _scaling_limited(outcome: Outcome) -> ConditionValue:
     if decision is None or outcome.view.problem is not None or decision.hold:
         return ConditionValue("ScalingLimited", _UNKNOWN, "NotDecided", "there is no number to limit")
     if decision.limited_by is None:
-        return ConditionValue(
-            "ScalingLimited", _FALSE, Reason.DESIRED_WITHIN_RANGE, "the number is within its limits"
-        )
+        return ConditionValue("ScalingLimited", _FALSE, Reason.DESIRED_WITHIN_RANGE, "the number is within its limits")
     return ConditionValue("ScalingLimited", _TRUE, decision.limited_by, decision.message)
 
 

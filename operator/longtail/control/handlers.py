@@ -31,9 +31,9 @@ class Reactor(Protocol):
 def register(registry: kopf.OperatorRegistry, reactor: Reactor) -> None:
     """Register everything that longtail wants of kopf."""
     for kind in WATCHED:
-        kopf.on.event(
-            group=kind.group, version=kind.version, plural=kind.plural, registry=registry, id=kind.plural
-        )(_feed(kind, reactor))
+        kopf.on.event(group=kind.group, version=kind.version, plural=kind.plural, registry=registry, id=kind.plural)(
+            _feed(kind, reactor)
+        )
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.ConnectionInfo:

@@ -135,21 +135,15 @@ class FleetCollector(Collector):
 
 def _fleet(outcomes: Collection[Outcome]) -> Iterable[Metric]:
     labels = ["namespace", "name"]
-    desired = GaugeMetricFamily(
-        "longtail_desired_replicas", "Replicas that the target should ask for.", labels=labels
-    )
-    current = GaugeMetricFamily(
-        "longtail_current_replicas", "Replicas that the target asks for.", labels=labels
-    )
+    desired = GaugeMetricFamily("longtail_desired_replicas", "Replicas that the target should ask for.", labels=labels)
+    current = GaugeMetricFamily("longtail_current_replicas", "Replicas that the target asks for.", labels=labels)
     owed = GaugeMetricFamily(
         "longtail_owed_tokens", "Output tokens still to be written for the requests at hand.", labels=labels
     )
     slots = GaugeMetricFamily(
         "longtail_demand_slots", "Slots that the requests at hand need at the promised pace.", labels=labels
     )
-    known = GaugeMetricFamily(
-        "longtail_metrics_known_percent", "Share of the ready pods that report.", labels=labels
-    )
+    known = GaugeMetricFamily("longtail_metrics_known_percent", "Share of the ready pods that report.", labels=labels)
     for outcome in outcomes:
         spec, decision = outcome.view.record.spec, outcome.decision
         if spec is None or spec.mode is Mode.OFF or decision is None or outcome.view.target is None:

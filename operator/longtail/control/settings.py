@@ -22,9 +22,7 @@ to every pod beside a Service called "longtail" or "longtail-…" (LONGTAIL_SERV
 
 
 def _split(value: object) -> object:
-    return (
-        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-    )
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 class Settings(BaseModel):
@@ -98,9 +96,7 @@ def load_settings(*, environment: Mapping[str, str], flags: Mapping[str, Any]) -
         SettingsError: a variable is unknown or a value invalid; the message names key and value.
     """
     variables = {
-        key.removeprefix(PREFIX).lower(): value
-        for key, value in environment.items()
-        if key.startswith(PREFIX)
+        key.removeprefix(PREFIX).lower(): value for key, value in environment.items() if key.startswith(PREFIX)
     }
     unknown = sorted(variables.keys() - Settings.model_fields.keys())
     misspelt = [name for name in unknown if not _FOREIGN.fullmatch(name)]

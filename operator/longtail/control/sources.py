@@ -88,9 +88,7 @@ class SourceEntry(_Entry):
             authentication = BasicFile(username=self.basic.username, password_file=self.basic.password_file)
         certificate = None
         if self.mutual_tls is not None:
-            certificate = ClientCertificate(
-                cert_file=self.mutual_tls.cert_file, key_file=self.mutual_tls.key_file
-            )
+            certificate = ClientCertificate(cert_file=self.mutual_tls.cert_file, key_file=self.mutual_tls.key_file)
         return MetricsSource(
             name=name,
             url=self.url,

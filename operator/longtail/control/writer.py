@@ -94,9 +94,7 @@ class Writer:
         if failures:
             # One line, not one per resource: an API server that is away fails all of them.
             logger.warning("statuses not written", extra={"count": len(failures), "first": failures[0]})
-        await self._in_parallel(
-            self._announcer.rescaled, [o for o in outcomes.values() if o.rescaled or o.scale_error]
-        )
+        await self._in_parallel(self._announcer.rescaled, [o for o in outcomes.values() if o.rescaled or o.scale_error])
         await self._in_parallel(self._announcer.flipped, flips)
 
     async def _scale(self, outcome: Outcome) -> Outcome:

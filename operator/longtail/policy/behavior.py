@@ -83,9 +83,7 @@ def stabilise(
     return Verdict(replicas=stable, because=because, reason=Reason.SCALE_DOWN_STABILIZED)
 
 
-def limit_rate(
-    *, proposal: int, current: int, behavior: Behavior, events: Iterable[ScaleEvent], now: float
-) -> Verdict:
+def limit_rate(*, proposal: int, current: int, behavior: Behavior, events: Iterable[ScaleEvent], now: float) -> Verdict:
     """Move from ``current`` towards ``proposal`` as far as the policies allow."""
     if proposal > current:
         limit = max(scale_up_limit(current=current, rules=behavior.scale_up, events=events, now=now), current)
@@ -93,9 +91,7 @@ def limit_rate(
             because = f"{_rate(behavior.scale_up)} to grow: {limit} of {proposal} replicas"
             return Verdict(replicas=limit, because=because, reason=Reason.SCALE_UP_LIMIT)
     if proposal < current:
-        limit = min(
-            scale_down_limit(current=current, rules=behavior.scale_down, events=events, now=now), current
-        )
+        limit = min(scale_down_limit(current=current, rules=behavior.scale_down, events=events, now=now), current)
         if proposal < limit:
             because = f"{_rate(behavior.scale_down)} to shrink: {limit} replicas instead of {proposal}"
             return Verdict(replicas=limit, because=because, reason=Reason.SCALE_DOWN_LIMIT)
@@ -152,9 +148,5 @@ def _rate(rules: ScalingRules) -> str:
         return "behavior (selectPolicy Disabled) forbids"
     unit = {PolicyType.PERCENT: "%", PolicyType.PODS: "pods"}
     rates = [f"{policy.value} {unit[policy.type]} in {policy.period_seconds} s" for policy in rules.policies]
-    which = (
-        ""
-        if len(rates) == 1
-        else f"the {'larger' if rules.select_policy is SelectPolicy.MAX else 'smaller'} of "
-    )
+    which = "" if len(rates) == 1 else f"the {'larger' if rules.select_policy is SelectPolicy.MAX else 'smaller'} of "
     return f"behavior allows {which}{' and '.join(rates)}"

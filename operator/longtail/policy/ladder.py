@@ -192,9 +192,7 @@ def _behave(
         recommendations=memory.recommendations,
         now=now,
     )
-    limited = limit_rate(
-        proposal=stable.replicas, current=current, behavior=behavior, events=memory.events, now=now
-    )
+    limited = limit_rate(proposal=stable.replicas, current=current, behavior=behavior, events=memory.events, now=now)
     because = "; ".join(part.because for part in (stable, limited) if part.because)
     return bounded, Verdict(
         replicas=limited.replicas,
@@ -240,6 +238,4 @@ def _message(current: int, wish: _Wish, ladder: tuple[LadderStep, ...]) -> str:
 
 
 def _hold(current: int, reason: Reason, message: str, demand: Demand) -> Decision:
-    return Decision(
-        current=current, desired=current, hold=True, reason=reason, message=message, demand=demand
-    )
+    return Decision(current=current, desired=current, hold=True, reason=reason, message=message, demand=demand)

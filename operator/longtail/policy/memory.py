@@ -65,9 +65,7 @@ def remembered(
     memory: ServiceMemory, *, current: int, desired: int, proposal: int | None, behavior: Behavior, now: float
 ) -> ServiceMemory:
     """The memory after a decision: what windows and periods can no longer see is dropped."""
-    window = max(
-        behavior.scale_up.stabilization_window_seconds, behavior.scale_down.stabilization_window_seconds
-    )
+    window = max(behavior.scale_up.stabilization_window_seconds, behavior.scale_down.stabilization_window_seconds)
     policies = (*behavior.scale_up.policies, *behavior.scale_down.policies)
     period = max(policy.period_seconds for policy in policies)
     recommendations = tuple(each for each in memory.recommendations if each.at > now - window)

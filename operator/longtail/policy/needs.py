@@ -55,9 +55,7 @@ def reactive(*, demand: Demand, observation: Observation, blind_pods: int) -> Ne
     subject = f"{_number(busy)} running at target speed + {_number(waiting)} waiting need"
     need = _largest(
         _of_slots(demand.slots_now, demand.capacity, subject),
-        _of_kv(
-            _not_old(observation.kv_used_tokens, demand.kv_now_tokens), demand.capacity, "the KV caches hold"
-        ),
+        _of_kv(_not_old(observation.kv_used_tokens, demand.kv_now_tokens), demand.capacity, "the KV caches hold"),
     )
     if need is None or blind_pods == 0:
         return need
@@ -78,9 +76,7 @@ def evidence(*, demand: Demand, observation: Observation) -> Need | None:
         "waiting in the engines": observation.waiting_requests,
         "waiting in the gateway": observation.gateway_waiting_requests,
     }
-    fresh = {
-        what: signal.value for what, signal in parts.items() if signal.fresh and signal.value is not None
-    }
+    fresh = {what: signal.value for what, signal in parts.items() if signal.fresh and signal.value is not None}
     subject = " + ".join(f"{_number(value)} {what}" for what, value in fresh.items()) + " need at least"
     return _largest(
         _of_slots(sum(fresh.values()) if fresh else None, demand.capacity, subject),
@@ -90,9 +86,7 @@ def evidence(*, demand: Demand, observation: Observation) -> Need | None:
 
 def forecast_up(demand: Demand) -> Need | None:
     """What the upper quantile of demand asks for one cold start ahead. None without a forecast."""
-    return _forecast(
-        demand, slots=demand.slots_upper, kv_tokens=demand.kv_upper_tokens, when="one cold start ahead"
-    )
+    return _forecast(demand, slots=demand.slots_upper, kv_tokens=demand.kv_upper_tokens, when="one cold start ahead")
 
 
 def forecast_down(demand: Demand) -> Need | None:
@@ -129,10 +123,7 @@ def _of_kv(tokens: float | None, capacity: Capacity, subject: str) -> Need | Non
     if tokens is None or not per_replica:
         return None
     need = Need(exact=tokens / per_replica, bound_by=Resource.KV_CACHE, because="")
-    because = (
-        f"{subject} {tokens:,.0f} tokens; a replica has room for {per_replica:,.0f}: "
-        f"{_replicas(need.replicas)}"
-    )
+    because = f"{subject} {tokens:,.0f} tokens; a replica has room for {per_replica:,.0f}: {_replicas(need.replicas)}"
     return Need(exact=need.exact, bound_by=need.bound_by, because=because)
 
 

@@ -44,8 +44,7 @@ class Trust:
 def look(memory: ServiceMemory, *, observation: Observation, now: float) -> ServiceMemory:
     """Remember that the service was seen, and which of the optional signals were."""
     reported = {
-        name: now if signal.fresh else memory.reported_at.get(name)
-        for name, signal in _optional(observation).items()
+        name: now if signal.fresh else memory.reported_at.get(name) for name, signal in _optional(observation).items()
     }
     memory = replace(memory, reported_at={name: at for name, at in reported.items() if at is not None})
     if not _countable(observation) or observation.ready_pods == 0:

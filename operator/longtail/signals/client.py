@@ -47,9 +47,7 @@ class PrometheusClient:
 
         return await self._ask(ask, "vector")
 
-    async def query_range(
-        self, promql: str, start_seconds: int, end_seconds: int, step_seconds: int
-    ) -> Answer:
+    async def query_range(self, promql: str, start_seconds: int, end_seconds: int, step_seconds: int) -> Answer:
         """Evaluate an expression at start, start + step, ... end (Unix seconds, inclusive), as a matrix.
 
         Prometheus refuses more than 11 000 steps at once: a longer history is asked for in pieces.
@@ -62,9 +60,7 @@ class PrometheusClient:
         end = datetime.fromtimestamp(end_seconds, tz=UTC)
 
         def ask(connection: PrometheusConnect, params: dict[str, Any]) -> Answer:
-            answer: Answer = connection.custom_query_range(
-                promql, start, end, str(step_seconds), params=params
-            )
+            answer: Answer = connection.custom_query_range(promql, start, end, str(step_seconds), params=params)
             return answer
 
         return await self._ask(ask, "matrix")
@@ -74,9 +70,7 @@ class PrometheusClient:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._adapter.close()
 
-    async def _ask(
-        self, ask: Callable[[PrometheusConnect, dict[str, Any]], Answer], result_type: str
-    ) -> Answer:
+    async def _ask(self, ask: Callable[[PrometheusConnect, dict[str, Any]], Answer], result_type: str) -> Answer:
         abandoned = threading.Event()
         try:
             async with asyncio.timeout(self.source.timeout_seconds):
@@ -84,9 +78,7 @@ class PrometheusClient:
                     self._threads, self._send, ask, result_type, abandoned
                 )
         except TimeoutError as error:
-            raise MetricsUnavailable(
-                self._says(f"no answer within {self.source.timeout_seconds:g} s")
-            ) from error
+            raise MetricsUnavailable(self._says(f"no answer within {self.source.timeout_seconds:g} s")) from error
         finally:
             abandoned.set()
 

@@ -87,9 +87,7 @@ def advance(
             past = before.counters.get(key, {}).get(pod)
             if past is None and not began and not _reported(before, key, pod):
                 continue
-            found[pod] = _difference(
-                past or {}, ranks, {r for r in ranks if (key.engine, pod, r) in restarted}
-            )
+            found[pod] = _difference(past or {}, ranks, {r for r in ranks if (key.engine, pod, r) in restarted})
         if key in lazy and snapshot.answered[key] and key.series not in HISTOGRAMS:
             _add_zeros(found, key, snapshot)
     return Increases(snapshot.at_seconds - before.at_seconds, by_pod), after
@@ -114,9 +112,7 @@ def _restarted(before: Snapshot, now: Snapshot) -> set[Process]:
 
 def _reported(before: Snapshot, key: SeriesKey, pod: ObjectKey) -> bool:
     """True when the pod reported at the last look and the counter was surely not there."""
-    return before.answered.get(key, False) and pod in before.levels.get(
-        SeriesKey(key.engine, Series.RUNNING), {}
-    )
+    return before.answered.get(key, False) and pod in before.levels.get(SeriesKey(key.engine, Series.RUNNING), {})
 
 
 def _difference(

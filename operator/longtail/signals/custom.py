@@ -98,9 +98,7 @@ def query(names: CustomNames, labels: LabelNames) -> Query:
 def _part(engine: str, series: Series, name: str, labels: LabelNames) -> Part:
     pod = (labels.namespace, labels.pod)
     if series in HISTOGRAMS:
-        return Part(
-            engine, series, aggregated("sum", f"{name}_bucket", (*pod, "le")), object_label=labels.pod
-        )
+        return Part(engine, series, aggregated("sum", f"{name}_bucket", (*pod, "le")), object_label=labels.pod)
     # Never lazy: of an engine we do not know, an absent counter may as well be a misspelt one.
     operator = "avg" if series is Series.KV_USED_RATIO else "sum"
     return Part(engine, series, aggregated(operator, name, pod), object_label=labels.pod)

@@ -24,9 +24,7 @@ def parts(labels: LabelNames) -> tuple[Part, ...]:
     """Waiting requests by (namespace, inference pool), summed over the picker's replicas, and their age."""
     by = (labels.namespace, _POOL)
     queues = [aggregated("sum", f"{prefix}_flow_control_queue_size", by) for prefix in _PREFIXES]
-    open_gates = [
-        f"0 * {aggregated('max', f'{prefix}_flow_control_pool_saturation', by)}" for prefix in _PREFIXES
-    ]
+    open_gates = [f"0 * {aggregated('max', f'{prefix}_flow_control_pool_saturation', by)}" for prefix in _PREFIXES]
     ages = [
         aggregated("max", age_of(f"{prefix}_flow_control_{suffix}"), by)
         for suffix in ("queue_size", "pool_saturation")

@@ -21,9 +21,7 @@ _UTIL: Final = "DCGM_FI_DEV_GPU_UTIL"
 
 def parts(labels: LabelNames) -> tuple[Part, ...]:
     """Activity and age by pod."""
-    active = " or ".join(
-        [*_by_pod("avg", _ACTIVE, labels), *(f"{e} / 100" for e in _by_pod("avg", _UTIL, labels))]
-    )
+    active = " or ".join([*_by_pod("avg", _ACTIVE, labels), *(f"{e} / 100" for e in _by_pod("avg", _UTIL, labels))])
     ages = " or ".join([*_ages(_ACTIVE, labels), *_ages(_UTIL, labels)])
     return (
         Part(ENGINE, Series.GPU_ACTIVE, f"({active})", object_label=labels.pod),

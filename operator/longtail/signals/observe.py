@@ -129,9 +129,7 @@ def blind(service: ServiceSignals, at_seconds: float) -> Observation:
 class _View:
     """The tables as one service sees them."""
 
-    def __init__(
-        self, service: ServiceSignals, snapshot: Snapshot, increases: Increases, limit_seconds: float
-    ) -> None:
+    def __init__(self, service: ServiceSignals, snapshot: Snapshot, increases: Increases, limit_seconds: float) -> None:
         self._service = service
         self._snapshot = snapshot
         self._increases = increases
@@ -170,9 +168,7 @@ class _View:
         counts = self._increases.of(engine, series, place)
         return MISSING if counts is None else self._signal(counts.get(WHOLE), engine, place)
 
-    def total(
-        self, pods: Sequence[tuple[Pod, Signal]], series: Sequence[Series], *, since: bool = False
-    ) -> Signal:
+    def total(self, pods: Sequence[tuple[Pod, Signal]], series: Sequence[Series], *, since: bool = False) -> Signal:
         """Sum over pods, with the quality that the rules above give. ``since`` is for increases."""
         whole = self._answered(series)
         if whole is None or (since and self._increases.interval_seconds == 0.0):

@@ -102,9 +102,7 @@ class SignalReader:
             )
             lazy |= {SeriesKey(part.engine, part.series) for part in answer.query.parts if part.lazy}
         began = {
-            ObjectKey(service.key.namespace, pod.name): began_at(pod)
-            for service in services
-            for pod in service.pods
+            ObjectKey(service.key.namespace, pod.name): began_at(pod) for service in services for pod in service.pods
         }
         limit = where.freshness_limit_seconds
         increases, self._baselines[source] = advance(
@@ -157,9 +155,7 @@ def queries(services: Sequence[ServiceSignals], labels: LabelNames) -> tuple[Que
     return (*fleet_queries(parts), *(custom.query(names[engine], labels) for engine in sorted(names)))
 
 
-async def _ask(
-    client: PrometheusClient, query: Query, at_seconds: float
-) -> tuple[list[Point], Answer] | MetricsError:
+async def _ask(client: PrometheusClient, query: Query, at_seconds: float) -> tuple[list[Point], Answer] | MetricsError:
     try:
         answer = await client.query(query.promql, at_seconds)
         return instant_points(answer.result), answer

@@ -68,9 +68,7 @@ def parts(labels: LabelNames) -> tuple[Part, ...]:
         tokenizer_histogram(
             Series.FIRST_TOKEN_WAIT, 'sglang:time_to_first_token_seconds_bucket{is_streaming!="false"}'
         ),
-        counter(
-            Series.QUEUE_WAIT, aggregated("max", "sglang:queue_time_seconds_bucket", (*rank, "le")), _RANK
-        ),
+        counter(Series.QUEUE_WAIT, aggregated("max", "sglang:queue_time_seconds_bucket", (*rank, "le")), _RANK),
         Part(
             ENGINE,
             Series.SAMPLE_AGE,

@@ -89,16 +89,12 @@ class MetricsSource:
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise SettingsError(f"metrics source {self.name!r}: url: {self.url!r} is not an http(s) URL")
         if parts.username is not None or parts.password is not None:
-            raise SettingsError(
-                f"metrics source {self.name!r}: url: credentials belong in a file, not in the URL"
-            )
+            raise SettingsError(f"metrics source {self.name!r}: url: credentials belong in a file, not in the URL")
         if parts.query or parts.fragment:
             raise SettingsError(f"metrics source {self.name!r}: url: {self.url!r} must end with its path")
         for key in ("scrape_interval_seconds", "connect_timeout_seconds", "timeout_seconds", "concurrency"):
             if not getattr(self, key) > 0:
-                raise SettingsError(
-                    f"metrics source {self.name!r}: {key}: must be > 0, got {getattr(self, key)!r}"
-                )
+                raise SettingsError(f"metrics source {self.name!r}: {key}: must be > 0, got {getattr(self, key)!r}")
 
     @property
     def freshness_limit_seconds(self) -> float:

@@ -221,13 +221,10 @@ def measure_costs(*, quick: bool, progress: Progress) -> dict[str, Any]:
     plan = {
         "services": [CostOptions(services=count, ticks=ticks) for count in (250, 500, 1000, 2000)],
         "horizon": [
-            CostOptions(services=500, ticks=ticks, cold_start_seconds=seconds)
-            for seconds in (90.0, 180.0, 360.0)
+            CostOptions(services=500, ticks=ticks, cold_start_seconds=seconds) for seconds in (90.0, 180.0, 360.0)
         ],
         "age_bins": [CostOptions(services=500, ticks=ticks, age_bins=count) for count in (16, 32, 64)],
-        "ticks_run": [
-            CostOptions(services=100, ticks=count) for count in ((60, 400) if quick else (60, 400, 1600))
-        ],
+        "ticks_run": [CostOptions(services=100, ticks=count) for count in ((60, 400) if quick else (60, 400, 1600))],
         "large": [CostOptions(services=10_000, ticks=20 if quick else 40, measured=5 if quick else 10)],
     }
     total = sum(len(options) for options in plan.values())

@@ -84,15 +84,11 @@ def replicas_needed(
     end = schedule.finish_seconds
     certain = end > begin
     begin, end = np.sort(begin[certain]), np.sort(end[certain])
-    peak = _peak_per_interval(
-        begin, end, duration_seconds=duration_seconds, interval_seconds=interval_seconds
-    )
+    peak = _peak_per_interval(begin, end, duration_seconds=duration_seconds, interval_seconds=interval_seconds)
     return np.ceil(peak / slots_per_replica).astype(np.int64)
 
 
-def _peak_per_interval(
-    begin: Floats, end: Floats, *, duration_seconds: float, interval_seconds: float
-) -> Floats:
+def _peak_per_interval(begin: Floats, end: Floats, *, duration_seconds: float, interval_seconds: float) -> Floats:
     """The greatest number of [begin, end) intervals open at once, per interval of the grid."""
     grid = np.arange(0.0, duration_seconds, interval_seconds)
     # Occupancy only rises at a begin, so its greatest value over an interval is at its start or at a begin.

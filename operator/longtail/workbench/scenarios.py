@@ -94,13 +94,9 @@ def reasoning_scenarios(data: Path) -> Iterator[Scenario]:
     yield Scenario("r1-x3-lengths", Family.REASONING, tripled, cap)
     heavy = day.thinned(0.1, seed=SEED + 3)
     drawn = lengths.HEAVY_TAIL.sample(len(heavy), np.random.default_rng(SEED + 3))
-    yield Scenario(
-        "r1-heavy-tail", Family.REASONING, heavy.with_output_tokens(drawn), lengths.HEAVY_TAIL.max_tokens
-    )
+    yield Scenario("r1-heavy-tail", Family.REASONING, heavy.with_output_tokens(drawn), lengths.HEAVY_TAIL.max_tokens)
     for pool in ("m-large", "m-small"):
-        trace = catalogue.language_pool_day(
-            data, pool, day=0, mean_per_second=1.4, lengths=law, seed=SEED + len(pool)
-        )
+        trace = catalogue.language_pool_day(data, pool, day=0, mean_per_second=1.4, lengths=law, seed=SEED + len(pool))
         yield Scenario(f"{pool}-r1-lengths", Family.REASONING, trace, cap)
 
 
@@ -121,9 +117,7 @@ def control_scenarios(data: Path) -> Iterator[Scenario]:
 # --- drawn traffic
 
 
-def stress_scenarios(
-    *, per_second: float = 2.0, seed: int = SEED, seconds: int = DAY_SECONDS
-) -> Iterator[Scenario]:
+def stress_scenarios(*, per_second: float = 2.0, seed: int = SEED, seconds: int = DAY_SECONDS) -> Iterator[Scenario]:
     """Parametric R1 lengths; one disturbance each, at known times after six hours. Needs no data."""
     flat = arrivals.constant(seconds, per_second)
     hour = 3600

@@ -50,9 +50,7 @@ def start_at_once(trace: Trace, *, seconds_per_token: float) -> Schedule:
     return Schedule(trace=served, start_seconds=served.arrival_seconds, seconds_per_token=seconds_per_token)
 
 
-def first_come_first_served(
-    trace: Trace, *, seconds_per_token: float, slots: Sequence[tuple[float, int]]
-) -> Schedule:
+def first_come_first_served(trace: Trace, *, seconds_per_token: float, slots: Sequence[tuple[float, int]]) -> Schedule:
     """A queue before a number of slots that changes at given moments.
 
     Args:
@@ -73,9 +71,7 @@ def first_come_first_served(
     changes = list(slots[1:])[::-1]
     count = slots[0][1]
     starts = np.empty(len(served))
-    for index, (arrival, seconds) in enumerate(
-        zip(served.arrival_seconds.tolist(), busy.tolist(), strict=True)
-    ):
+    for index, (arrival, seconds) in enumerate(zip(served.arrival_seconds.tolist(), busy.tolist(), strict=True)):
         while changes and (not free_at or changes[-1][0] <= max(arrival, free_at[0])):
             at, wanted = changes.pop()
             _resize(free_at, wanted - count, at)

@@ -103,9 +103,7 @@ def pinball(realised: Floats, upper: Floats, level: float) -> float:
     return float(np.maximum(level * short, (level - 1) * short).mean())
 
 
-def rolling_upper(
-    demand: Floats, *, horizon_ticks: int, level: float, window: int = BASELINE_WINDOW_TICKS
-) -> Floats:
+def rolling_upper(demand: Floats, *, horizon_ticks: int, level: float, window: int = BASELINE_WINDOW_TICKS) -> Floats:
     """Persistence plus the ``level`` quantile of its own last ``window`` errors, in square roots.
 
     Only errors known at the time are used: at tick t those of forecasts made up to t - horizon. NaN before

@@ -82,9 +82,7 @@ def test_every_page_parses_with_unique_samples_and_consistent_histograms(exposit
     for sample in parsed:
         if sample.name.endswith("_bucket"):
             rest = frozenset((k, v) for k, v in sample.labels.items() if k != "le")
-            buckets[sample.name.removesuffix("_bucket"), rest].append(
-                (float(sample.labels["le"]), sample.value)
-            )
+            buckets[sample.name.removesuffix("_bucket"), rest].append((float(sample.labels["le"]), sample.value))
     assert buckets
     for (name, rest), pairs in buckets.items():
         assert pairs == sorted(pairs)

@@ -171,13 +171,9 @@ async def test_metrics_can_be_made_to_fail(live, kind, status, begins):
         pytest.param("PUT", "/services/x", {"profile": "abacus"}, 400, "abacus", id="an unknown profile"),
         pytest.param("PUT", "/services/x", [1], 400, r"\[1\]", id="not an object"),
         pytest.param("POST", "/services/r1/abort", {"share": 2}, 400, "share.*2", id="a share above 1"),
-        pytest.param(
-            "POST", "/services/r1/fault", {"kind": "plague"}, 400, "kind.*plague", id="an unknown fault"
-        ),
+        pytest.param("POST", "/services/r1/fault", {"kind": "plague"}, 400, "kind.*plague", id="an unknown fault"),
         pytest.param("POST", "/services/r1/rate", {"points": []}, 400, "points", id="no points"),
-        pytest.param(
-            "POST", "/services/nobody/pause", {"paused": True}, 404, "nobody", id="an unknown service"
-        ),
+        pytest.param("POST", "/services/nobody/pause", {"paused": True}, 404, "nobody", id="an unknown service"),
         pytest.param("POST", "/services/r1/restart", {"pod": "zz"}, 404, "zz", id="an unknown pod"),
         pytest.param("GET", "/pods/ns/zz/metrics", None, 404, "ns/zz", id="a pod that is not there"),
         pytest.param("GET", "/truth?window_seconds=soon", None, 400, "soon", id="a window that is no number"),
@@ -248,9 +244,7 @@ async def test_a_service_with_a_selector_follows_the_cluster(live, tmp_path, mon
     app = web.Application()
     app.router.add_get("/api/v1/namespaces/{namespace}/pods", server.list_pods)
     async with served(app) as port:
-        follower = asyncio.create_task(
-            follow_forever(live.fleet, kubeconfig=kubeconfig(tmp_path / "k", port))
-        )
+        follower = asyncio.create_task(follow_forever(live.fleet, kubeconfig=kubeconfig(tmp_path / "k", port)))
         try:
             server.pods = ["a", "b"]
             await server.two_answers()

@@ -60,12 +60,8 @@ class Journal(Recorder):
         self.outcomes.append(outcome)
 
 
-def request(
-    number: int, *, at: float = 0.0, prompt: int = 10, output: int = 20, cap: int | None = None
-) -> Request:
-    return Request(
-        id=number, arrived_seconds=at, prompt_tokens=prompt, output_tokens=output, max_tokens=cap or 10_000
-    )
+def request(number: int, *, at: float = 0.0, prompt: int = 10, output: int = 20, cap: int | None = None) -> Request:
+    return Request(id=number, arrived_seconds=at, prompt_tokens=prompt, output_tokens=output, max_tokens=cap or 10_000)
 
 
 def draw(seed: int, *, count: int, span_seconds: float) -> list[Request]:
@@ -297,18 +293,13 @@ def step_by_step(profile: EngineProfile, requests: list[Request]) -> tuple[dict[
         else:
             while waiting and len(running) < profile.slots:
                 need = waiting[0].prompt_tokens + generated[waiting[0].id]
-                if kv() + need + len(running) + 1 > profile.kv_capacity_tokens or (
-                    admitted and need > budget
-                ):
+                if kv() + need + len(running) + 1 > profile.kv_capacity_tokens or (admitted and need > budget):
                     break
                 budget -= need
                 prefill += need
                 admitted += 1
                 running.append(waiting.popleft())
-        now += (
-            profile.step_seconds(batch=len(running), kv_tokens=kv())
-            + prefill / profile.prefill_tokens_per_second
-        )
+        now += profile.step_seconds(batch=len(running), kv_tokens=kv()) + prefill / profile.prefill_tokens_per_second
         for r in running:
             generated[r.id] += 1
             if generated[r.id] == r.output_tokens:

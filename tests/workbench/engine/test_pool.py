@@ -176,9 +176,7 @@ def test_a_pool_conserves_requests_and_tokens_and_does_not_depend_on_when_it_is_
     assert often == once
     alive = once.running_requests + once.waiting_requests + once.door_requests
     assert once.arrived_requests == once.totals.finished_requests + once.totals.aborted_requests + alive
-    written = (
-        once.totals.finished_tokens + once.in_flight_tokens + once.totals.aborted_tokens + once.lost_tokens
-    )
+    written = once.totals.finished_tokens + once.in_flight_tokens + once.totals.aborted_tokens + once.lost_tokens
     assert once.totals.generated_tokens == written
     assert once.killed_requests == once.resent_requests
     assert once.kv_used_tokens <= once.kv_capacity_tokens

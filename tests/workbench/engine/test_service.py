@@ -51,9 +51,7 @@ def pod(name: str, **fields: object) -> dict[str, object]:
             PodState("a", "uid-a/0", terminating=True),
             id="terminating",
         ),
-        pytest.param(
-            pod("a", containerStatuses=[{"restartCount": 3}]), PodState("a", "uid-a/3"), id="restarted"
-        ),
+        pytest.param(pod("a", containerStatuses=[{"restartCount": 3}]), PodState("a", "uid-a/3"), id="restarted"),
     ],
 )
 def test_a_pod_is_read_from_a_list(item, expected):
@@ -175,9 +173,7 @@ def test_another_rate_and_a_pause_take_effect_from_now():
         pytest.param({"profile": "abacus"}, "profile must be one of .*'abacus'", id="unknown profile"),
         pytest.param({"slots": 0}, "slots", id="no slots"),
         pytest.param({"kv_capacity_tokens": 100}, "max_model_len_tokens", id="model longer than cache"),
-        pytest.param(
-            {"engine": "sglang", "engines_per_pod": 2}, "engines_per_pod", id="SGLang with two engines"
-        ),
+        pytest.param({"engine": "sglang", "engines_per_pod": 2}, "engines_per_pod", id="SGLang with two engines"),
         pytest.param({"rate": {"points": [[5, 1], [0, 1]]}}, "ascending", id="points out of order"),
         pytest.param({"rate": {"points": [[0, -1]]}}, "rate.points", id="negative rate"),
         pytest.param({"gap_cv": float("nan")}, "gap_cv", id="variation of NaN"),

@@ -96,9 +96,7 @@ def test_gaps_have_the_mean_and_variation_asked_for(gap_cv, expected):
 
 
 def test_arrivals_follow_the_rate():
-    profile = RateProfile.rise_and_fall(
-        low=1.0, high=20.0, lead_seconds=1000, ramp_seconds=1000, plateau_seconds=1000
-    )
+    profile = RateProfile.rise_and_fall(low=1.0, high=20.0, lead_seconds=1000, ramp_seconds=1000, plateau_seconds=1000)
     times = np.array(take_until(Arrivals(profile=profile, seed=5), 6000.0))
     counts, _ = np.histogram(times, bins=[0, 1000, 2000, 3000, 4000, 5000, 6000])
     assert counts == pytest.approx([1000, 10_500, 20_000, 10_500, 1000, 1000], rel=0.12)
@@ -123,9 +121,7 @@ def test_every_request_fits_the_model(seed, longest):
 
 
 def test_a_pause_stops_arrivals_and_a_resume_goes_on_where_it_stopped():
-    paused, plain = (
-        Arrivals(profile=RateProfile.step(low=1.0, high=9.0, at_seconds=30.0), seed=4) for _ in "ab"
-    )
+    paused, plain = (Arrivals(profile=RateProfile.step(low=1.0, high=9.0, at_seconds=30.0), seed=4) for _ in "ab")
     take_until(paused, 20.0)
     take_until(plain, 20.0)
     paused.pause(at_seconds=20.0)

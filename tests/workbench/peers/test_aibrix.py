@@ -18,9 +18,7 @@ from longtail.workbench.peers.aibrix import (
 )
 from longtail.workbench.peers.view import PeerView, PodView
 
-RECORDED: list[dict[str, Any]] = json.loads(
-    (Path(__file__).parent / "recorded" / "aibrix_e3e10f9.json").read_text()
-)
+RECORDED: list[dict[str, Any]] = json.loads((Path(__file__).parent / "recorded" / "aibrix_e3e10f9.json").read_text())
 
 
 def seen(*values: float | None, spec: int, ready: int | None = None) -> PeerView:
@@ -28,16 +26,12 @@ def seen(*values: float | None, spec: int, ready: int | None = None) -> PeerView
     return PeerView(spec, spec, spec if ready is None else ready, pods)
 
 
-@pytest.mark.parametrize(
-    "run", [pytest.param(run, id=f"{run['strategy']}-{i}") for i, run in enumerate(RECORDED)]
-)
+@pytest.mark.parametrize("run", [pytest.param(run, id=f"{run['strategy']}-{i}") for i, run in enumerate(RECORDED)])
 def test_replicas_follow_load_as_in_aibrix(run: dict[str, Any]):
     policy = Aibrix(Strategy(run["strategy"]), PodMetric.WAITING_REQUESTS, run["target"], max_replicas=12)
     current, memory, replicas = run["start"], policy.initial(), []
     for turn, value in enumerate(run["means"]):
-        current, memory = policy.decide(
-            seen=seen(value, spec=current), memory=memory, now=946_684_800.0 + 10 * turn
-        )
+        current, memory = policy.decide(seen=seen(value, spec=current), memory=memory, now=946_684_800.0 + 10 * turn)
         replicas.append(current)
     assert replicas == run["replicas"]
 

@@ -57,9 +57,7 @@ def view(*, load: float, spec: int, ready: int, done: float, quiet: bool, reacha
 
 
 Event = tuple[float, int, bool, bool]
-EVENTS = st.lists(
-    st.tuples(st.floats(0, 3), st.integers(0, 3), st.booleans(), st.booleans()), min_size=1, max_size=25
-)
+EVENTS = st.lists(st.tuples(st.floats(0, 3), st.integers(0, 3), st.booleans(), st.booleans()), min_size=1, max_size=25)
 
 
 def run(policy: Any, events: list[Event]) -> list[int]:

@@ -175,9 +175,7 @@ def pods(count: int, *, kv: float, queued: float = 0.0, silent: int = 0) -> tupl
     )
 
 
-def seen(
-    replicas: tuple[PodView, ...], *, spec: int | None = None, at: float = 0.0, rate: float = 1.0
-) -> PeerView:
+def seen(replicas: tuple[PodView, ...], *, spec: int | None = None, at: float = 0.0, rate: float = 1.0) -> PeerView:
     ready = len(replicas)
     spec = ready if spec is None else spec
     return PeerView(
@@ -221,9 +219,7 @@ def test_throughput_decides_every_three_minutes_for_the_next_three():
     memory, current, changes = policy.initial(), 3, []
     for turn in range(120):
         now = 5.0 * turn
-        wish, memory = policy.decide(
-            seen=seen(pods(current, kv=100_000), at=now, rate=4.0), memory=memory, now=now
-        )
+        wish, memory = policy.decide(seen=seen(pods(current, kv=100_000), at=now, rate=4.0), memory=memory, now=now)
         if wish != current:
             changes.append((now, wish))
         current = wish
@@ -245,9 +241,7 @@ def test_beside_the_load_planner_throughput_is_a_floor():
     memory, current, lowest = policy.initial(), 6, 6
     for turn in range(80):
         now = 5.0 * turn
-        current, memory = policy.decide(
-            seen=seen(pods(current, kv=1000), at=now, rate=10.0), memory=memory, now=now
-        )
+        current, memory = policy.decide(seen=seen(pods(current, kv=1000), at=now, rate=10.0), memory=memory, now=now)
         lowest = min(lowest, current)
     assert lowest < memory.lower_bound <= current
 

@@ -24,9 +24,7 @@ RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "recorded" / "hpa
 C, P = PolicyType.PERCENT, PolicyType.PODS
 
 
-def rules(
-    window: int, *policies: tuple[PolicyType, int, int], select: SelectPolicy = SelectPolicy.MAX
-) -> ScalingRules:
+def rules(window: int, *policies: tuple[PolicyType, int, int], select: SelectPolicy = SelectPolicy.MAX) -> ScalingRules:
     scaling = tuple(ScalingPolicy(type=t, value=v, period_seconds=p) for t, v, p in policies)
     return ScalingRules(stabilization_window_seconds=window, policies=scaling, select_policy=select)
 
@@ -62,8 +60,7 @@ def follow(
 def test_every_average_value_proposal_is_that_of_kubernetes():
     for usage, target, status, spec, expected in RECORDED["average_value"]:
         got = average_value_replicas(
-            total=(usage + 0.25)
-            / 1000,  # a quarter more, so that binary floating point truncates back to usage
+            total=(usage + 0.25) / 1000,  # a quarter more, so that binary floating point truncates back to usage
             target=target / 1000,
             status_replicas=status,
             spec_replicas=spec,
@@ -105,9 +102,7 @@ def test_every_pods_metric_proposal_is_that_of_kubernetes():
 )
 def test_replicas_follow_proposals_as_in_kubernetes(sequence: dict[str, Any]):
     spec = HpaSpec(min_replicas=2, max_replicas=30, behavior=BEHAVIORS[sequence["behavior"]])
-    replicas, _ = follow(
-        sequence["proposals"], start=sequence["start"], spec=spec, period=sequence["period_seconds"]
-    )
+    replicas, _ = follow(sequence["proposals"], start=sequence["start"], spec=spec, period=sequence["period_seconds"])
     assert replicas == sequence["replicas"]
 
 
@@ -141,9 +136,7 @@ def test_average_value_vectors(total: float, spec: int, status: int, surge_bug: 
         pytest.param(Behavior(), 1, 16, [50] * 5, [5, 10, 20, 40, 50], id="default-behavior-5-then-doubling"),
         pytest.param(Behavior(), 1, 7, [50] * 3, [5, 5, 5], id="an-event-inside-its-period-still-counts"),
         pytest.param(None, 10, 15, [10, 8, 3] + [3] * 19, [10] * 21 + [8], id="legacy-window-edge-counts"),
-        pytest.param(
-            Behavior(), 10, 15, [10, 8, 3] + [3] * 19, [10] * 20 + [8, 3], id="behavior-window-edge-does-not"
-        ),
+        pytest.param(Behavior(), 10, 15, [10, 8, 3] + [3] * 19, [10] * 20 + [8, 3], id="behavior-window-edge-does-not"),
     ],
 )
 def test_normalisation_vectors(behavior, start, period, proposals, expected):

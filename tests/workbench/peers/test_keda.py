@@ -112,9 +112,7 @@ def test_the_activation_threshold_is_strict():
 
 def test_idle_replicas_are_kept_instead_of_zero():
     policy = keda(min_replicas=3, idle_replicas=1)
-    replicas = run(
-        policy, [seen(90.0, spec=9)] + [seen(0.0, spec=9)] * 25 + [seen(90.0, spec=1)] * 3, start=9
-    )
+    replicas = run(policy, [seen(90.0, spec=9)] + [seen(0.0, spec=9)] * 25 + [seen(90.0, spec=1)] * 3, start=9)
     assert replicas[24] == 1
     assert replicas[-1] >= 3
 

@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from longtail.workbench.peers.kpa import Decision, Kpa, KpaMemory, scale
 from longtail.workbench.peers.view import PeerView
 
-RECORDED: list[dict[str, Any]] = json.loads(
-    (Path(__file__).parent / "recorded" / "knative_98e5ef9.json").read_text()
-)
+RECORDED: list[dict[str, Any]] = json.loads((Path(__file__).parent / "recorded" / "knative_98e5ef9.json").read_text())
 
 
 def seen(*, requests: float | None, ready: int, spec: int | None = None) -> PeerView:
@@ -45,13 +43,9 @@ def test_one_decision(stable: float, panic: float, ready: int, expected: Decisio
 
 
 def test_panic_never_shrinks_and_ends_a_window_after_its_cause():
-    during = scale(
-        stable=70, panic=70, target=70, ready_replicas=8, panic_since=0.0, max_panic_replicas=9, now=60.0
-    )
+    during = scale(stable=70, panic=70, target=70, ready_replicas=8, panic_since=0.0, max_panic_replicas=9, now=60.0)
     assert during == Decision(9, 0.0, 9)
-    after = scale(
-        stable=70, panic=70, target=70, ready_replicas=8, panic_since=0.0, max_panic_replicas=9, now=60.1
-    )
+    after = scale(stable=70, panic=70, target=70, ready_replicas=8, panic_since=0.0, max_panic_replicas=9, now=60.1)
     assert after == Decision(4, None, 0)
 
 
@@ -84,9 +78,7 @@ def test_scale_down_delay_keeps_the_highest_wish():
     current, replicas = 1, []
     for tick in range(90):
         requests = 100.0 if tick < 10 else 0.0  # two replicas, then none
-        current, memory = kpa.decide(
-            seen=seen(requests=requests, ready=current), memory=memory, now=2.0 * tick
-        )
+        current, memory = kpa.decide(seen=seen(requests=requests, ready=current), memory=memory, now=2.0 * tick)
         replicas.append(current)
     undelayed = Kpa(max_replicas=20)
     current, memory, plain = 1, KpaMemory(), []

@@ -12,9 +12,7 @@ from longtail.workbench.peers.kubeai import KubeAI
 from longtail.workbench.peers.ray_serve import RayServe
 from longtail.workbench.peers.view import PeerView
 
-RECORDED: list[dict[str, Any]] = json.loads(
-    (Path(__file__).parent / "recorded" / "ray_2_60_0.json").read_text()
-)
+RECORDED: list[dict[str, Any]] = json.loads((Path(__file__).parent / "recorded" / "ray_2_60_0.json").read_text())
 
 
 def seen(requests: float | None, *, spec: int, ready: int | None = None) -> PeerView:

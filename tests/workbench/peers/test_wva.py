@@ -39,9 +39,7 @@ def test_every_percentage_wish_is_that_of_wva():
 def test_every_token_count_is_that_of_wva(run: dict[str, Any]):
     settings = V2Settings(max_batched_tokens=run["max_batched_tokens"] or None, max_num_seqs=256)
     history: dict[int, tuple[float, ...]] = {}
-    for in_use, queues, prompt, output, gateway, pending, demand, capacity, supply, anticipated in run[
-        "steps"
-    ]:
+    for in_use, queues, prompt, output, gateway, pending, demand, capacity, supply, anticipated in run["steps"]:
         found = [
             PodPeak(use / run["kv_capacity_tokens"], waiting, run["kv_capacity_tokens"])
             for use, waiting in zip(in_use, queues, strict=True)
@@ -94,9 +92,7 @@ def test_derived_capacity_needs_arguments_and_outputs():
 
 
 def pod(name: str, *, kv: float | None = 0.5, waiting: float = 0.0, ready: bool = True) -> PodView:
-    return PodView(
-        name, ready=ready, kv_used_ratio=kv, waiting_requests=waiting, kv_capacity_tokens=100_000.0
-    )
+    return PodView(name, ready=ready, kv_used_ratio=kv, waiting_requests=waiting, kv_capacity_tokens=100_000.0)
 
 
 def fleet(*pods: PodView, spec: int | None = None, reachable: bool = True, done: float = 0.0) -> PeerView:

@@ -5,9 +5,7 @@ from longtail.errors import TraceError
 from longtail.workbench.traces import Trace, catalogue
 
 DATA = catalogue.data_directory()
-needs_traces = pytest.mark.skipif(
-    DATA is None, reason="no real traces here: LONGTAIL_DATA names their directory"
-)
+needs_traces = pytest.mark.skipif(DATA is None, reason="no real traces here: LONGTAIL_DATA names their directory")
 
 
 def test_the_environment_names_the_directory(tmp_path, monkeypatch):

@@ -48,9 +48,7 @@ def test_the_arrival_column_says_its_unit(tmp_path, header, value):
         pytest.param(GOOD.rstrip("\n"), id="no newline at the end"),
         pytest.param(GOOD + "\n\n", id="blank lines at the end"),
         pytest.param(GOOD.replace("\n1.5", "\n\n1.5"), id="blank line inside"),
-        pytest.param(
-            '"arrival_seconds","input_tokens","output_tokens"\n"0","10","100"\n1.5,20,200\n', id="quotes"
-        ),
+        pytest.param('"arrival_seconds","input_tokens","output_tokens"\n"0","10","100"\n1.5,20,200\n', id="quotes"),
         pytest.param(
             "model,output_tokens,arrival_seconds,input_tokens\nr1,100,0,10\n,200,1.5,20\n",
             id="other order and columns",
@@ -100,30 +98,20 @@ HEAD = "arrival_s,input_tokens,output_tokens\n"
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        pytest.param(
-            HEAD + "0,1,1\n2,1,1\n1,1,1\n", ["line 4", "arrival_s", "1 comes after 2"], id="unsorted"
-        ),
+        pytest.param(HEAD + "0,1,1\n2,1,1\n1,1,1\n", ["line 4", "arrival_s", "1 comes after 2"], id="unsorted"),
         pytest.param(HEAD + "0,1,1\n1,-5,1\n", ["line 3", "input_tokens", "-5 is negative"], id="negative"),
         pytest.param(HEAD + "0,1,nan\n", ["line 2", "output_tokens", "nan is not a number"], id="NaN"),
         pytest.param(HEAD + "0,1,inf\n", ["line 2", "output_tokens", "inf is not finite"], id="infinite"),
         pytest.param(HEAD + "0,1,\n", ["line 2", "output_tokens", "is not a number"], id="empty last field"),
         pytest.param(HEAD + "0,,1\n", ["line 2", "input_tokens", "is not a number"], id="empty field"),
-        pytest.param(
-            HEAD + "0,1,1.5\n", ["line 2", "output_tokens", "not a whole number"], id="half a token"
-        ),
-        pytest.param(
-            HEAD + "0,1,1\n1,one,1\n", ["line 3", "input_tokens", "'one' is not a number"], id="word"
-        ),
+        pytest.param(HEAD + "0,1,1.5\n", ["line 2", "output_tokens", "not a whole number"], id="half a token"),
+        pytest.param(HEAD + "0,1,1\n1,one,1\n", ["line 3", "input_tokens", "'one' is not a number"], id="word"),
         pytest.param(HEAD + "0,1,1\n\n1,x,1\n", ["line 4", "input_tokens"], id="word after a blank line"),
         pytest.param(HEAD + "0,1,1\n1,1\n", ["line 3", "has 2 fields", "header has 3"], id="cut line"),
-        pytest.param(
-            HEAD + "\n\n3,1,1\n\n1,1,1\n", ["line 6", "comes after"], id="unsorted among blank lines"
-        ),
+        pytest.param(HEAD + "\n\n3,1,1\n\n1,1,1\n", ["line 6", "comes after"], id="unsorted among blank lines"),
         pytest.param(HEAD, ["holds no request"], id="header only"),
         pytest.param("", ["line 1", "is empty"], id="empty file"),
-        pytest.param(
-            "input_tokens,output_tokens\n1,1\n", ["line 1", "no column arrival_seconds"], id="no arrival"
-        ),
+        pytest.param("input_tokens,output_tokens\n1,1\n", ["line 1", "no column arrival_seconds"], id="no arrival"),
         pytest.param("arrival_s,input_tokens\n0,1\n", ["line 1", "no column output_tokens"], id="no output"),
         pytest.param(b"\xff\xfe\x00", ["line 1", "not UTF-8"], id="not text"),
         pytest.param(

@@ -167,9 +167,7 @@ class VllmExposition:
 @lru_cache(maxsize=256)
 def _template(profile: EngineProfile, model_name: str, engines: int, generation: Generation) -> Template:
     families = (_current if generation == "current" else _previous)(profile)
-    return Template(
-        families, engines=[{"model_name": model_name, "engine": str(rank)} for rank in range(engines)]
-    )
+    return Template(families, engines=[{"model_name": model_name, "engine": str(rank)} for rank in range(engines)])
 
 
 def _gauge(name: str, documentation: str, *rows: Labels) -> Family:

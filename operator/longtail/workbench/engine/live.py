@@ -186,9 +186,7 @@ async def _explain(
     try:
         return await handler(request)
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e.get('input')!r:.200}" for e in error.errors()
-        ]
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e.get('input')!r:.200}" for e in error.errors()]
         return web.json_response({"error": "; ".join(lines)}, status=400)
     except ValueError as error:
         return web.json_response({"error": str(error)}, status=400)

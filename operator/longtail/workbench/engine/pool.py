@@ -305,9 +305,7 @@ class Pool:
             wait_p50_seconds=float(np.percentile(waits, 50)) if len(waits) else None,
             wait_p99_seconds=float(np.percentile(waits, 99)) if len(waits) else None,
             within_target_share=float(np.mean(waits <= target_seconds)) if len(waits) else None,
-            longest_current_wait_seconds=max(
-                (self.now_seconds - at for at in since if at is not None), default=0.0
-            ),
+            longest_current_wait_seconds=max((self.now_seconds - at for at in since if at is not None), default=0.0),
         )
 
     # ------------------------------------------------------------------ routing
@@ -356,7 +354,4 @@ def _load(engine: Replica) -> int:
 
 
 def _has_room(engine: Replica) -> bool:
-    return (
-        engine.free_slots > 0
-        and engine.kv_claimed_tokens < _KV_FULL_RATIO * engine.profile.kv_capacity_tokens
-    )
+    return engine.free_slots > 0 and engine.kv_claimed_tokens < _KV_FULL_RATIO * engine.profile.kv_capacity_tokens

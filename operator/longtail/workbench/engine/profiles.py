@@ -58,15 +58,11 @@ class EngineProfile:
         ):
             value = getattr(self, field)
             if not (math.isfinite(value) and value > 0):
-                raise ValueError(
-                    f"EngineProfile {self.name!r}: {field} must be finite and > 0, got {value!r}"
-                )
+                raise ValueError(f"EngineProfile {self.name!r}: {field} must be finite and > 0, got {value!r}")
         for field in ("step_seconds_per_sequence", "step_seconds_per_kv_token"):
             value = getattr(self, field)
             if not (math.isfinite(value) and value >= 0):
-                raise ValueError(
-                    f"EngineProfile {self.name!r}: {field} must be finite and >= 0, got {value!r}"
-                )
+                raise ValueError(f"EngineProfile {self.name!r}: {field} must be finite and >= 0, got {value!r}")
         if not 2 <= self.max_model_len_tokens <= self.kv_capacity_tokens:
             raise ValueError(
                 f"EngineProfile {self.name!r}: max_model_len_tokens must be from 2 to kv_capacity_tokens "
@@ -76,9 +72,7 @@ class EngineProfile:
     def step_seconds(self, *, batch: int, kv_tokens: int) -> float:
         """Duration of one decode step (the TPOT of everybody in it), without prefill."""
         return (
-            self.step_base_seconds
-            + self.step_seconds_per_sequence * batch
-            + self.step_seconds_per_kv_token * kv_tokens
+            self.step_base_seconds + self.step_seconds_per_sequence * batch + self.step_seconds_per_kv_token * kv_tokens
         )
 
     def faster(self, speed: float) -> "EngineProfile":

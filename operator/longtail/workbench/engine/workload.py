@@ -80,9 +80,7 @@ class RateProfile:
         """Low, a linear rise, a plateau, a linear fall, low again."""
         top = lead_seconds + ramp_seconds
         fall = top + plateau_seconds
-        return cls(
-            points=((0.0, low), (lead_seconds, low), (top, high), (fall, high), (fall + ramp_seconds, low))
-        )
+        return cls(points=((0.0, low), (lead_seconds, low), (top, high), (fall, high), (fall + ramp_seconds, low)))
 
     @classmethod
     def burst(cls, *, low: float, high: float, at_seconds: float, seconds: float) -> "RateProfile":
@@ -92,9 +90,7 @@ class RateProfile:
 
     def faster(self, speed: float) -> "RateProfile":
         """The same requests in ``1 / speed`` of the time."""
-        return RateProfile(
-            points=tuple((at / speed, rate * speed) for at, rate in self.points), repeat=self.repeat
-        )
+        return RateProfile(points=tuple((at / speed, rate * speed) for at, rate in self.points), repeat=self.repeat)
 
     def rate(self, seconds: float) -> float:
         """Requests per second at a time."""
@@ -181,9 +177,7 @@ class Arrivals:
     ) -> None:
         if not (math.isfinite(gap_cv) and gap_cv > 0):
             raise ValueError(f"Arrivals: gap_cv must be finite and > 0, got {gap_cv!r}")
-        self._gap_rng, self._length_rng = (
-            np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2)
-        )
+        self._gap_rng, self._length_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
         self._shape = gap_cv**-2
         self._output, self._prompt = output, prompt
         self._max_model_len_tokens = max_model_len_tokens

@@ -171,9 +171,7 @@ class Aibrix:
         values = tuple(samples(seen.pods, self.metric).values())
         if not values:
             return current, memory
-        means = pushed(
-            memory.means, now=now, value=sum(values) / len(values), seconds=self.observe_window_seconds
-        )
+        means = pushed(memory.means, now=now, value=sum(values) / len(values), seconds=self.observe_window_seconds)
         memory = replace(memory, means=means)
         wanted = self._recommend(means, current=current, now=now)
         if self.pending_guard and wanted > current and seen.ready_replicas < current:

@@ -100,9 +100,7 @@ class DynamoLoad:
 
     def __post_init__(self) -> None:
         if self.target not in KV_THRESHOLDS:
-            raise SettingsError(
-                f"DynamoLoad: target must be one of {sorted(KV_THRESHOLDS)}, got {self.target}"
-            )
+            raise SettingsError(f"DynamoLoad: target must be one of {sorted(KV_THRESHOLDS)}, got {self.target}")
 
     @property
     def name(self) -> str:
@@ -213,9 +211,7 @@ class DynamoSla:
     def _throughput(
         self, seen: PeerView, *, engines: list[Engine], memory: DynamoMemory, now: float
     ) -> tuple[int | None, DynamoMemory]:
-        if not self.throughput_scaling or (
-            memory.next_throughput is not None and now < memory.next_throughput
-        ):
+        if not self.throughput_scaling or (memory.next_throughput is not None and now < memory.next_throughput):
             return None, memory
         counters, before = _counters(seen), memory.counters
         memory = replace(memory, next_throughput=now + self.interval_seconds, counters=counters or before)

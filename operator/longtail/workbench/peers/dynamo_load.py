@@ -177,8 +177,7 @@ def _by_prefill(
         budget = (targets.first_token_seconds - own) * targets.down_sensitivity
         refused = refused or budget <= 0 or by_queue >= budget
     estimates = [
-        first_token(queued=e.iteration.queued_prefill_tokens, kv=e.iteration.decode_kv_tokens)
-        for e in engines
+        first_token(queued=e.iteration.queued_prefill_tokens, kv=e.iteration.decode_kv_tokens) for e in engines
     ]
     return _decided(
         estimates,
@@ -201,9 +200,7 @@ def _by_decode(
         token_seconds = model.next_token_seconds(line, kv_tokens=after)
         refused = refused or too_full or token_seconds >= targets.token_seconds * targets.down_sensitivity
     estimates = [
-        model.next_token_seconds(
-            line, kv_tokens=e.iteration.decode_kv_tokens + e.iteration.queued_decode_kv_tokens
-        )
+        model.next_token_seconds(line, kv_tokens=e.iteration.decode_kv_tokens + e.iteration.queued_decode_kv_tokens)
         for e in engines
     ]
     return _decided(

@@ -90,9 +90,7 @@ def reconcile(
     if spec.behavior is None:
         desired = _legacy(proposal, spec=spec, current=current, memory=memory, now=now)
     else:
-        desired = _with_behavior(
-            proposal, behavior=spec.behavior, spec=spec, current=current, memory=memory, now=now
-        )
+        desired = _with_behavior(proposal, behavior=spec.behavior, spec=spec, current=current, memory=memory, now=now)
     longest = _longest_window(spec)
     kept = tuple(r for r in memory.recommendations if r.at >= now - longest)
     memory = replace(memory, recommendations=(*kept, Recommendation(now, proposal)))
@@ -131,9 +129,7 @@ def _longest_window(spec: HpaSpec) -> float:
     return float(max(r.stabilization_window_seconds for r in rules))
 
 
-def _written(
-    desired: int, *, spec: HpaSpec, current: int, memory: HpaMemory, now: float
-) -> tuple[int, HpaMemory]:
+def _written(desired: int, *, spec: HpaSpec, current: int, memory: HpaMemory, now: float) -> tuple[int, HpaMemory]:
     if desired == current:
         return current, memory
     memory = replace(memory, scaled_to_zero=desired == 0)
@@ -145,9 +141,7 @@ def _written(
     return desired, replace(memory, downs=_stored(memory.downs, event, rules=spec.behavior.scale_down))
 
 
-def _stored(
-    events: tuple[ScaleEvent, ...], event: ScaleEvent, *, rules: ScalingRules
-) -> tuple[ScaleEvent, ...]:
+def _stored(events: tuple[ScaleEvent, ...], event: ScaleEvent, *, rules: ScalingRules) -> tuple[ScaleEvent, ...]:
     """The last outdated event gives its place to the new one; there is none: append."""
     longest = max((policy.period_seconds for policy in rules.policies), default=0)
     outdated = [i for i, past in enumerate(events) if past.at < event.at - longest]

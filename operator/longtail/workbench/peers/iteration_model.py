@@ -125,9 +125,7 @@ class IterationModel:
 
     def next_token_seconds(self, line: Line, *, kv_tokens: float) -> float:
         """ITL of the next iteration: one more sequence of mean length, the usual prefill beside it."""
-        return line.seconds(
-            prefill_tokens=_mean(self.prefill_tokens), kv_tokens=kv_tokens + _mean(self.decode_lengths)
-        )
+        return line.seconds(prefill_tokens=_mean(self.prefill_tokens), kv_tokens=kv_tokens + _mean(self.decode_lengths))
 
     def best_requests_per_second(
         self,

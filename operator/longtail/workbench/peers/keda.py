@@ -92,9 +92,7 @@ class ScaledObject:
     @property
     def hpa(self) -> HpaSpec:
         """The HPA that KEDA generates."""
-        return HpaSpec(
-            min_replicas=max(1, self.min_replicas), max_replicas=self.max_replicas, behavior=self.behavior
-        )
+        return HpaSpec(min_replicas=max(1, self.min_replicas), max_replicas=self.max_replicas, behavior=self.behavior)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +149,7 @@ def step(
     memory = replace(memory, created=memory.created if memory.created is not None else now)
     if memory.next_poll is None or now >= memory.next_poll:
         memory = replace(memory, next_poll=now + scaled_object.polling_seconds)
-        replicas, memory = _poll(
-            scaled_object, triggers=triggers, read=read, seen=seen, memory=memory, now=now
-        )
+        replicas, memory = _poll(scaled_object, triggers=triggers, read=read, seen=seen, memory=memory, now=now)
         if replicas != seen.spec_replicas:
             return replicas, memory
     if seen.spec_replicas == 0:
@@ -176,9 +172,7 @@ def step(
         ]
         return combined(proposals, spec_replicas=seen.spec_replicas)
 
-    replicas, hpa = reconcile(
-        propose, spec=scaled_object.hpa, current=seen.spec_replicas, memory=memory.hpa, now=now
-    )
+    replicas, hpa = reconcile(propose, spec=scaled_object.hpa, current=seen.spec_replicas, memory=memory.hpa, now=now)
     return replicas, replace(memory, hpa=hpa)
 
 

@@ -168,9 +168,7 @@ class Kpa:
         """Panic floor at the first tick, then the rule; no data holds."""
         if not memory.started:
             ready = seen.ready_replicas
-            memory = replace(
-                memory, started=True, panic_since=now if ready > 1 else None, max_panic_replicas=ready
-            )
+            memory = replace(memory, started=True, panic_since=now if ready > 1 else None, max_panic_replicas=ready)
         if seen.door_requests is not None:
             memory = recorded(
                 memory,
@@ -195,9 +193,7 @@ class Kpa:
             stable_window_seconds=self.stable_window_seconds,
             panic_threshold=self.panic_threshold,
         )
-        memory = replace(
-            memory, panic_since=decision.panic_since, max_panic_replicas=decision.max_panic_replicas
-        )
+        memory = replace(memory, panic_since=decision.panic_since, max_panic_replicas=decision.max_panic_replicas)
         wish, memory = self._delayed(decision.replicas, memory=memory, now=now)
         return bounded(wish, low=self.min_replicas, high=self.max_replicas), memory
 

@@ -113,9 +113,7 @@ class QueueGuard:
             max_replicas=self.max_replicas,
             polling_seconds=15.0,
             fallback=Fallback(failure_threshold=3, replicas=1),
-            behavior=Behavior(
-                scale_up=rules(_DOUBLE, window_seconds=0), scale_down=rules(_DOUBLE, window_seconds=300)
-            ),
+            behavior=Behavior(scale_up=rules(_DOUBLE, window_seconds=0), scale_down=rules(_DOUBLE, window_seconds=300)),
         )
         return step(
             scaled_object,
@@ -241,9 +239,7 @@ class SloAware:
                 max_replicas=self.max_replicas,
                 polling_seconds=15.0,
                 behavior=Behavior(
-                    scale_up=rules(
-                        (PolicyType.PERCENT, 100, 60), (PolicyType.PODS, 4, 60), window_seconds=30
-                    ),
+                    scale_up=rules((PolicyType.PERCENT, 100, 60), (PolicyType.PODS, 4, 60), window_seconds=30),
                     scale_down=rules((PolicyType.PODS, 1, 120), window_seconds=180),
                 ),
             ),

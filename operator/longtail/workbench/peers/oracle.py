@@ -143,10 +143,7 @@ class RateOracle:
         survival = self.truth.survival(ages)
         step = ages[1] - ages[0]
         rates = np.array(
-            [
-                self.truth.rate(now + self.sizing.horizon_seconds - age, bin_seconds=self.bin_seconds)
-                for age in ages
-            ]
+            [self.truth.rate(now + self.sizing.horizon_seconds - age, bin_seconds=self.bin_seconds) for age in ages]
         )
         weights = np.full(GRID, step)
         weights[[0, -1]] = step / 2  # trapezoid

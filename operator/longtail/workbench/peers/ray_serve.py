@@ -74,9 +74,7 @@ class RayServe:
     def decide(self, *, seen: PeerView, memory: RayMemory, now: float) -> tuple[int, RayMemory]:
         """The default policy; no metrics hold."""
         if seen.door_requests is not None:
-            ongoing = pushed(
-                memory.ongoing, now=now, value=seen.door_requests, seconds=self.look_back_seconds
-            )
+            ongoing = pushed(memory.ongoing, now=now, value=seen.door_requests, seconds=self.look_back_seconds)
             memory = replace(memory, ongoing=ongoing)
         requests = mean(memory.ongoing)
         if requests is None:
@@ -84,9 +82,7 @@ class RayServe:
         wish, memory = self._wish(seen, requests=requests, memory=memory, now=now)
         return bounded(wish, low=self.min_replicas, high=self.max_replicas), memory
 
-    def _wish(
-        self, seen: PeerView, *, requests: float, memory: RayMemory, now: float
-    ) -> tuple[int, RayMemory]:
+    def _wish(self, seen: PeerView, *, requests: float, memory: RayMemory, now: float) -> tuple[int, RayMemory]:
         target = seen.spec_replicas
         if seen.ready_replicas == 0:
             return (max(math.ceil(self.upscaling_factor), target) if requests > 0 else target), memory

@@ -34,15 +34,11 @@ class WvaMemory:
     hpa: HpaMemory = HpaMemory()  # noqa: RUF009 - frozen, so sharing it is safe
 
 
-def actuated(
-    wish: int, *, spec: HpaSpec, seen: PeerView, memory: WvaMemory, now: float
-) -> tuple[int, WvaMemory]:
+def actuated(wish: int, *, spec: HpaSpec, seen: PeerView, memory: WvaMemory, now: float) -> tuple[int, WvaMemory]:
     """The count that the HPA writes for a wish."""
 
     def propose(tolerances: Tolerances) -> int:
-        return external_proposal(
-            float(wish), target=1.0, average=True, seen=seen, spec=spec, tolerances=tolerances
-        )
+        return external_proposal(float(wish), target=1.0, average=True, seen=seen, spec=spec, tolerances=tolerances)
 
     replicas, hpa = reconcile(propose, spec=spec, current=seen.spec_replicas, memory=memory.hpa, now=now)
     return replicas, replace(memory, hpa=hpa, last_wish=wish)

@@ -83,6 +83,4 @@ def mean_lengths(memory: SignalMemory) -> tuple[float, float]:
     finished = increase(memory.finished)
     if not finished:
         return 0.0, 0.0
-    return (increase(memory.prompt_tokens) or 0.0) / finished, (
-        increase(memory.output_tokens) or 0.0
-    ) / finished
+    return (increase(memory.prompt_tokens) or 0.0) / finished, (increase(memory.output_tokens) or 0.0) / finished

@@ -104,9 +104,7 @@ def language_pool_day(
     )
 
 
-def _pooled(
-    per_second: Floats, counts: Floats, variation: Floats, rng: np.random.Generator
-) -> tuple[Floats, Integers]:
+def _pooled(per_second: Floats, counts: Floats, variation: Floats, rng: np.random.Generator) -> tuple[Floats, Integers]:
     """Renewal arrivals of all clients, merged in order of time; (arrivals, client of each)."""
     arrivals, clients = [], []
     for client in np.flatnonzero(counts.sum(axis=1) > 0):

@@ -115,14 +115,10 @@ class Scaled:
         """Expected value; a cap inside the law cuts before the factor does."""
         if isinstance(self.law, Empirical):
             return float(
-                np.average(
-                    np.minimum(self.law.values * self.factor, self.max_tokens), weights=self.law.weights
-                )
+                np.average(np.minimum(self.law.values * self.factor, self.max_tokens), weights=self.law.weights)
             )
         inner = min(self.law.max_tokens, self.max_tokens / self.factor)
-        return (
-            self.factor * CappedLognormals(self.law.weights, self.law.mu, self.law.sigma, inner).mean_tokens
-        )
+        return self.factor * CappedLognormals(self.law.weights, self.law.mu, self.law.sigma, inner).mean_tokens
 
     def sample(self, size: int, rng: np.random.Generator) -> Integers:
         """``size`` independent draws, int64."""

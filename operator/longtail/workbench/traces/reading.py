@@ -63,9 +63,7 @@ def _from_npz(path: Path, label: str) -> Trace:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrival = _arrival_column(path, list(archive.files))
-            columns: dict[str, Floats | Integers] = {
-                "arrival_seconds": archive[arrival] * ARRIVAL_UNITS[arrival]
-            }
+            columns: dict[str, Floats | Integers] = {"arrival_seconds": archive[arrival] * ARRIVAL_UNITS[arrival]}
             for column in (*REQUIRED, *OPTIONAL):
                 if column in archive.files:
                     columns[column] = archive[column]
@@ -80,9 +78,7 @@ def _from_npz(path: Path, label: str) -> Trace:
         raise TraceError(f"{path}: holds no request")
     fault = find_fault(columns)
     if fault is not None:
-        raise TraceError(
-            f"{path}: row {fault.row}, column {_written(fault.column, arrival)}: {fault.problem}"
-        )
+        raise TraceError(f"{path}: row {fault.row}, column {_written(fault.column, arrival)}: {fault.problem}")
     return _trace(label, columns)
 
 
@@ -152,9 +148,7 @@ def _numbers(path: Path, body: str, names: list[str], wanted: list[str]) -> dict
 def _clients(filled: str, column: int) -> Floats:
     """Client numbers; names become numbers in alphabetical order."""
     try:
-        return np.loadtxt(
-            io.StringIO(filled), delimiter=",", usecols=column, comments=None, quotechar='"', ndmin=1
-        )
+        return np.loadtxt(io.StringIO(filled), delimiter=",", usecols=column, comments=None, quotechar='"', ndmin=1)
     except ValueError:
         written = np.loadtxt(
             io.StringIO(filled), str, delimiter=",", usecols=column, comments=None, quotechar='"', ndmin=1
@@ -167,9 +161,7 @@ def _culprit(path: Path, body: str, names: list[str], wanted: list[str], error: 
     for line, text in _rows(body):
         fields = [field.strip().strip('"') for field in text.split(",")]
         if len(fields) != len(names):
-            return TraceError(
-                f"{path}: line {line}: has {len(fields)} fields where the header has {len(names)}"
-            )
+            return TraceError(f"{path}: line {line}: has {len(fields)} fields where the header has {len(names)}")
         for column in wanted:
             written = fields[names.index(column)]
             try:
@@ -198,9 +190,7 @@ def _written(column: str, arrival: str) -> str:
 
 
 def _trace(label: str, columns: dict[str, Floats | Integers]) -> Trace:
-    whole = {
-        column: values.astype(np.int64) for column, values in columns.items() if column != "arrival_seconds"
-    }
+    whole = {column: values.astype(np.int64) for column, values in columns.items() if column != "arrival_seconds"}
     return Trace(
         name=label,
         arrival_seconds=columns["arrival_seconds"].astype(np.float64),

@@ -43,9 +43,7 @@ class Trace:
     """Number of the client that sent the request; None where the source does not say."""
 
     def __post_init__(self) -> None:
-        columns: dict[str, Floats | Integers] = {
-            "arrival_seconds": np.asarray(self.arrival_seconds, np.float64)
-        }
+        columns: dict[str, Floats | Integers] = {"arrival_seconds": np.asarray(self.arrival_seconds, np.float64)}
         for column in ("input_tokens", "output_tokens", "reasoning_tokens", "client"):
             values = getattr(self, column)
             if values is not None:
@@ -103,9 +101,7 @@ class Trace:
             ValueError: the period is shorter than the trace, which would leave the arrivals unsorted.
         """
         if period_seconds < self.span_seconds:
-            raise ValueError(
-                f"period_seconds: {period_seconds} is shorter than the trace ({self.span_seconds})"
-            )
+            raise ValueError(f"period_seconds: {period_seconds} is shorter than the trace ({self.span_seconds})")
         starts = np.repeat(np.arange(times) * period_seconds, len(self))
         return replace(
             self,
