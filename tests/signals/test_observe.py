@@ -273,3 +273,23 @@ def test_whatever_is_scraped_an_observation_is_sound(fleet: list[Any], failed: s
             assert seen.running_requests.age_seconds <= 30.0
         if "running" in failed:
             assert seen.running_requests == MISSING
+
+
+@pytest.mark.parametrize(
+    ("ready_seconds_ago", "quality"),
+    [
+        pytest.param(10.0, Quality.FRESH, id="not-scraped-yet"),
+        pytest.param(90.0, Quality.PARTIAL, id="ready-for-long-enough"),
+    ],
+)
+def test_a_pod_that_has_just_become_ready_is_not_missed_before_its_first_scrape(
+    ready_seconds_ago: float, quality: Quality
+) -> None:
+    born = pod("new", ready_at=1015.0 - ready_seconds_ago)
+    seen = look(vllm("a", running=3), of=service(pod("a"), born))
+    assert seen.running_requests == Signal(3.0, age_seconds=3.0, quality=quality)
+    assert (seen.ready_pods, seen.reporting_pods) == (2, 1)
+
+
+def test_a_pool_of_which_nobody_was_scraped_yet_is_missing_and_not_zero() -> None:
+    assert look(of=service(pod("a", ready_at=1014.0))).running_requests == MISSING

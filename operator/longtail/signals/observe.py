@@ -11,6 +11,9 @@ Which pods count for what:
 * Of the pods that should report, those with a fresh sample make the value. If some have none the quality
   is PARTIAL; if none is fresh but some are old, STALE; if none has any, MISSING. With no pod that should
   report, an answered query means zero: a pool without servers serves nothing.
+* A pod that has just become ready is not missed before its first scrape: every start of a replica would
+  otherwise make the service PARTIAL, just when there is most to learn. It stays in ``ready_pods`` and out of
+  ``reporting_pods``, so nothing shrinks meanwhile.
 """
 
 import enum
@@ -27,6 +30,8 @@ from longtail.signals.custom import CustomNames
 from longtail.signals.samples import WHOLE, ObjectKey, SeriesKey, Snapshot
 from longtail.signals.vocabulary import Series
 
+FIRST_SCRAPE_SECONDS: Final = 60.0
+"""Service discovery and the first scrape of a new pod take this long at most: two scrapes of 30 s."""
 _UNKNOWN_AGE_SECONDS: Final = 300.0
 """Age of a sample whose age was not answered: an instant query looks back 5 minutes."""
 _RATIO_SLACK: Final = 1e-6
@@ -174,13 +179,17 @@ class _View:
         if whole is None or (since and self._increases.interval_seconds == 0.0):
             return MISSING
         expected = {pod.name for pod, _ in pods if _should_report(pod)}
+        excused = {pod.name for pod, signal in pods if signal.value is None and self._awaits_first_scrape(pod)}
         fresh = [(pod, signal) for pod, signal in pods if signal.quality is Quality.FRESH]
         stale = [signal for pod, signal in pods if signal.quality is Quality.STALE and pod.name in expected]
         reporting = expected & {pod.name for pod, _ in fresh}
         if expected and not reporting:
             return _sum(stale, Quality.STALE) if stale else MISSING
-        complete = whole and reporting == expected
+        complete = whole and reporting >= expected - excused
         return _sum([signal for _, signal in fresh], Quality.FRESH if complete else Quality.PARTIAL)
+
+    def _awaits_first_scrape(self, pod: Pod) -> bool:
+        return pod.ready_at is not None and self._snapshot.at_seconds - pod.ready_at < FIRST_SCRAPE_SECONDS
 
     def buckets(self, series: Series) -> Buckets | None:
         """Increase of a histogram over all pods, by the bounds they have in common."""
