@@ -73,7 +73,7 @@ def _print(figures: dict[str, Any]) -> None:
         )
     console.print(
         f"one tick: 1,000 services {figures['tick_ms_1000']:.0f} ms, 10,000 services "
-        f"{figures['tick_ms_10000']:.0f} ms and {figures['rss_mb_10000']:.0f} MB"
+        f"{figures['tick_ms_10000']:.0f} ms and {_megabytes(figures['rss_mb_10000'])} MB"
     )
     for what, costs in figures["growth"].items():
         console.print(_growth_table(what, costs))
@@ -109,5 +109,9 @@ def _growth_table(what: str, costs: Sequence[dict[str, Any]]) -> Table:
     for cost in costs:
         given = (cost["services"], cost["cold_start_seconds"], cost["age_bins"], cost["ticks"])
         shown = ["own" if figure is None else f"{figure:,.0f}" for figure in given]
-        table.add_row(*shown, f"{cost['tick_ms']:,.1f}", f"{cost['rss_mb']:,.0f}")
+        table.add_row(*shown, f"{cost['tick_ms']:,.1f}", _megabytes(cost["rss_mb"]))
     return table
+
+
+def _megabytes(figure: float | None) -> str:
+    return "?" if figure is None else f"{figure:,.0f}"

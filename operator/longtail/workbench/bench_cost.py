@@ -6,9 +6,10 @@ time, which a busy machine does not stretch. The clock is read around ``estimate
 there already, as they are in the operator.
 """
 
+import gc
+import hashlib
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,6 +32,9 @@ from longtail.workbench.schedule import first_come_first_served, start_at_once
 from longtail.workbench.traces import arrivals
 from longtail.workbench.traces.lengths import PARAMETRIC_R1
 from longtail.workbench.traces.trace import Trace
+
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
 
 STREAMS = 60
 """Distinct services; a larger fleet repeats them, which costs the model the same as if they differed."""
@@ -63,9 +67,9 @@ class Cost:
     tick_ms: float
     """Median processor time of a tick."""
     slowest_tick_ms: float
-    rss_mb: float
-    """Growth of the largest resident size from before the first tick to the end: memory between ticks, the
-    arrays of a tick, and the demands it returns."""
+    rss_mb: float | None
+    """Greatest resident size during the ticks over that before the first: memory between ticks, the arrays of a
+    tick, and the demands it returns. None where the system does not tell."""
 
 
 def measure(options: CostOptions) -> Cost:
@@ -78,7 +82,10 @@ def measure(options: CostOptions) -> Cost:
     parameters = [_parameters(options)] * options.services
     supplies = [Supply(ready_replicas=PODS_PER_SERVICE)] * options.services
     memory = DemandMemory.empty()
-    resident = _peak_mb()
+    gc.collect()
+    if _CLEAR_REFS.exists():
+        _CLEAR_REFS.write_text("5", encoding="ascii")  # forget the peak of making the streams
+    resident = _resident_mb("VmRSS")
     spent = []
     for tick in range(options.ticks):
         observations = [streams[index % STREAMS][tick] for index in range(options.services)]
@@ -92,12 +99,12 @@ def measure(options: CostOptions) -> Cost:
             now=observations[0].at_seconds,
         )
         spent.append(1e3 * (time.process_time() - before))
-    timed = spent[-options.measured :]
+    timed, peak = spent[-options.measured :], _resident_mb("VmHWM")
     return Cost(
         services=options.services,
         tick_ms=statistics.median(timed),
         slowest_tick_ms=max(timed),
-        rss_mb=_peak_mb() - resident,
+        rss_mb=None if peak is None or resident is None else peak - resident,
     )
 
 
@@ -149,24 +156,33 @@ def _streams(ticks: int) -> Sequence[Sequence[Observation]]:
     return streams
 
 
-def _peak_mb() -> float:
-    # kilobytes on Linux, bytes on macOS
-    unit = 1024 if sys.platform != "darwin" else 1024 * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+def _resident_mb(line: str) -> float | None:
+    """``VmRSS`` (now) or ``VmHWM`` (greatest since the last reset) of this process; None without /proc.
+
+    ``getrusage`` will not do: a process starts with the peak of whoever started it, so that a large parent hides
+    all that its child takes.
+    """
+    if not _STATUS.exists():
+        return None
+    found = next(entry for entry in _STATUS.read_text(encoding="ascii").splitlines() if entry.startswith(line))
+    return int(found.split()[1]) / 1024
 
 
-def reference_of_machine() -> str:
+def machine_in_words() -> str:
     """The machine in words general enough to publish.
 
-    >>> reference_of_machine().split()[1]
+    >>> machine_in_words().split()[1]
     'cores,'
     """
-    memory = ""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        kilobytes = int(meminfo.read_text(encoding="ascii").split()[1])
-        memory = f" {round(kilobytes / 1024**2)} GB memory,"
-    return f"{os.cpu_count()} cores,{memory} Python {sys.version.split()[0]}, numpy {np.__version__}"
+    return f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, numpy {np.__version__}"
+
+
+def digest_of_model() -> str:
+    """Twelve hexadecimal digits that change whenever a source file of the demand model does."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(inflight.__file__).parent.glob("*.py")):
+        digest.update(source.name.encode() + source.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from longtail.demand.model import DemandMemory, estimate
-from longtail.workbench.bench_cost import CostOptions, measure_apart, reference_of_machine
+from longtail.workbench.bench_cost import CostOptions, digest_of_model, machine_in_words, measure_apart
 from longtail.workbench.forecasting import Forecasts, Progress, forecast
 from longtail.workbench.replay import TICK_SECONDS, Series
 from longtail.workbench.scenarios import (
@@ -83,7 +83,8 @@ def run_demand_benchmark(data: Path, *, quick: bool, progress: Progress) -> dict
             "attainment": ATTAINMENT,
             "hours": seconds / 3600,
             "seed": SEED,
-            "machine": reference_of_machine(),
+            "machine": machine_in_words(),
+            "model": digest_of_model(),
         },
     }
 
