@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from longtail.demand.buckets import Array, Mask
 from longtail.demand.capacity import BOUNDS, ReplicaCapacity
 from longtail.demand.estimate import Capacity, Demand, Lengths, Startup
@@ -41,6 +43,8 @@ class Answers:
     attainment: Array
     attainment_known: Mask
     arrivals_per_second: Array
+    age_check: Array
+    age_check_known: Mask
 
 
 def unpack(answers: Answers) -> list[Demand]:
@@ -49,7 +53,10 @@ def unpack(answers: Answers) -> list[Demand]:
     kv_known = known & answers.kv_ever
     replica = answers.replica
     capacities = map(
-        Capacity, replica.slots.tolist(), _maybe(replica.kv_tokens, replica.kv_known), [BOUNDS[i] for i in replica.bound]
+        Capacity,
+        replica.slots.tolist(),
+        _maybe(replica.kv_tokens, replica.kv_known),
+        [BOUNDS[i] for i in replica.bound],
     )
     lengths = map(
         Lengths,
@@ -78,6 +85,7 @@ def unpack(answers: Answers) -> list[Demand]:
         _maybe(answers.known_fraction, known),
         _maybe(answers.attainment, answers.attainment_known),
         _maybe(answers.arrivals_per_second, known),
+        _maybe(answers.age_check, answers.age_check_known),
     )
     # Positional: the columns are in the order of Demand's fields, and ten thousand keyword calls cost 20 ms more.
     return [Demand(*row) for row in zip(*columns, strict=True)]
@@ -85,9 +93,7 @@ def unpack(answers: Answers) -> list[Demand]:
 
 def _maybe(values: Array, known: Mask) -> list[Any]:
     """Plain numbers, None where not known."""
-    if known.all():
-        return values.tolist()
-    boxed = values.astype(object)
-    boxed[~known] = None
-    return boxed.tolist()
-
+    boxed: list[Any] = values.tolist()
+    for row in np.flatnonzero(~known).tolist():
+        boxed[row] = None
+    return boxed

@@ -14,8 +14,8 @@ from longtail.demand.buckets import Array, Mask
 
 SCALES_SECONDS: Array = np.array([60.0, 180.0, 600.0, 1800.0])
 """Memory of each average. Which one to trust differs by service, and is learned (`experts`)."""
-MEDIUM = 2
-"""The scale used where one rate is needed: 600 s was the best single one measured."""
+SHORT, MEDIUM = 1, 2
+"""The scales used where one rate is needed: 180 s to report, 600 s (the best single one measured) to compute with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,17 @@ class AttainmentState:
     @classmethod
     def fresh(cls, services: int) -> "AttainmentState":
         """No window yet: the level is the objective."""
-        return cls(*(np.zeros(services) for _ in range(5)), np.zeros(services, dtype=bool), *np.ones((1, services)), np.zeros(services))
+        zeros = np.zeros(services)
+        return cls(
+            correction=zeros,
+            requests=zeros,
+            within=zeros,
+            seconds=zeros,
+            short=zeros,
+            broken=np.zeros(services, dtype=bool),
+            delivered=np.ones(services),
+            windows=zeros,
+        )
 
 
 def level(state: AttainmentState, *, objective: Array) -> Array:
@@ -104,4 +114,3 @@ def learn(
         delivered=np.where(usable, delivered, state.delivered),
         windows=state.windows + usable,
     )
-

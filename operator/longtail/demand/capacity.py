@@ -35,6 +35,9 @@ EXTRAPOLATION = 2.0
 SLOPE_EVIDENCE = 0.5
 """Sum of squared batch deviations (in units of the prior batch) at which the speed law is half believed."""
 LIMIT_SAMPLES = 4.0
+"""Full pods to be seen before their batch counts as the engine's limit."""
+LIMIT_KEPT = 0.99
+"""The limit follows engines restarted with a lower one, at one percent a look at a full pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,8 @@ def learn(
     >>> state = CapacityState.fresh(1)
     >>> for batch in [10.0, 40.0, 70.0] * 200:      # an engine of 9 ms + 0.36 ms per request, target 50 ms
     ...     state = learn(state, batch=np.array([batch]), kv_tokens=np.zeros(1),
-    ...                   tpot_ratio=np.array([(9 + 0.36 * batch) / 50]), learned=np.array([True]), elapsed_seconds=15.0)
+    ...                   tpot_ratio=np.array([(9 + 0.36 * batch) / 50]), learned=np.array([True]),
+    ...                   elapsed_seconds=15.0)
     >>> speed_slots(state, kv_per_request=np.zeros(1)).round(0).tolist()      # (50 - 9) / 0.36 = 113.9
     [114.0]
     """
@@ -122,7 +126,8 @@ def speed_slots(state: CapacityState, *, kv_per_request: Array) -> Array:
     reach = EXTRAPOLATION * np.maximum(state.largest_batch, PRIOR_SLOTS / EXTRAPOLATION)
     wanted = PRIOR_SLOTS * np.maximum(1 - idle, 0.0)
     slots = np.where(wanted < slope * reach, wanted / np.maximum(slope, 1e-6), reach)
-    return np.maximum(slots, 1.0)
+    result: Array = np.maximum(slots, 1.0)
+    return result
 
 
 def slowdown(state: CapacityState, *, batch: Array, slots: Array, kv_per_request: Array) -> Array:
@@ -137,18 +142,19 @@ def slowdown(state: CapacityState, *, batch: Array, slots: Array, kv_per_request
     samples = np.maximum(state.gram[:, 0, 0], 1e-9)
     varied = np.maximum(state.gram[:, 1, 1] - np.square(state.gram[:, 0, 1]) / samples, 0.0)
     belief = varied / (varied + SLOPE_EVIDENCE)
-    return np.clip(1 + belief * (raw - 1), 1.0, 3.0)
+    result: Array = np.clip(1 + belief * (raw - 1), 1.0, 3.0)
+    return result
 
 
 def learn_limit(state: CapacityState, *, running: Array) -> CapacityState:
-    """The state after ``running`` requests were in service on a pod with others waiting; 0 where no pod had any.
+    """The state after ``running`` requests were in service on the fullest pod of a saturated service; 0 elsewhere.
 
     >>> learn_limit(CapacityState.fresh(2), running=np.array([24.0, 0.0])).queued_batch.tolist()
     [24.0, 0.0]
     """
     return replace(
         state,
-        queued_batch=np.maximum(state.queued_batch, running),
+        queued_batch=np.where(running > 0, np.maximum(LIMIT_KEPT * state.queued_batch, running), state.queued_batch),
         queued_samples=state.queued_samples + (running > 0),
     )
 
@@ -169,7 +175,8 @@ def replica(
     """
     speed = speed_slots(state, kv_per_request=kv_per_request)
     cache = np.where(kv_known, KV_FILL * kv_tokens / np.maximum(kv_per_request, 1.0), np.inf)
-    learned = np.where(state.queued_samples >= LIMIT_SAMPLES, state.queued_batch, np.inf)
+    full = np.maximum(state.queued_batch, state.largest_batch)  # who ran more on average has room for more
+    learned = np.where(state.queued_samples >= LIMIT_SAMPLES, full, np.inf)
     limit = np.where(stated_slots > 0, stated_slots, learned)
     bounds = np.stack([speed, cache, limit], axis=1)
     bound = np.argmin(bounds, axis=1)

@@ -65,3 +65,6 @@ class Demand:
     attainment: float | None = None
     """Share of requests that waited at most the objective, as the engines report it, 0..1."""
     arrivals_per_second: float | None = None
+    age_check: float | None = None
+    """Tokens written by the requests in flight, as the engines count them, over what the model infers: 1 where they
+    agree. vLLM's count keeps the tokens of aborted requests, so a value that only grows means aborts."""

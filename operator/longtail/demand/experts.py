@@ -48,12 +48,15 @@ def to_root(demand: Array) -> Array:
 
 
 def from_root(root: Array) -> Array:
-    """Demand from the scale of roots; what would be negative is 0.
+    """Demand from the scale of roots; less than a quarter of a request is none.
 
-    >>> from_root(np.array([0.2, 0.5, 1.5])).tolist()
-    [0.0, 0.0, 2.0]
+    An idle service needs no replica because an average has not quite faded.
+
+    >>> from_root(np.array([0.2, 0.5, 0.6, 1.5])).tolist()
+    [0.0, 0.0, 0.0, 2.0]
     """
-    result: Array = np.maximum(np.square(np.maximum(root, 0.5)) - _OFFSET, 0.0)
+    demand = np.square(np.maximum(root, 0.5)) - _OFFSET
+    result: Array = np.where(demand < 0.25, 0.0, demand)
     return result
 
 
@@ -105,8 +108,7 @@ def mix(weight: Array, roots: Array) -> Array:
 def learn(state: ExpertState, *, roots: Array, realised: Array, judged: Mask, elapsed_seconds: float) -> ExpertState:
     """The state after what came is known for forecasts made earlier, where ``judged``.
 
-    ``roots`` are the experts' forecasts, shape (services, `EXPERTS`), ``realised`` the demand, shape (services,), both in
-    roots.
+    ``roots`` are the experts' forecasts, shape (services, `EXPERTS`), ``realised`` those of the demand, (services,).
 
     >>> after = learn(ExpertState.fresh(1), roots=np.array([[3.0, 5.0, 5.0, 5.0, 5.0]]), realised=np.array([3.0]),
     ...               judged=np.array([True]), elapsed_seconds=15.0)
@@ -117,6 +119,7 @@ def learn(state: ExpertState, *, roots: Array, realised: Array, judged: Mask, el
     rows = np.flatnonzero(judged)
     loss, samples = state.loss.copy(), state.samples.copy()
     missed = np.einsum("ce,be->cb", roots[rows], BLENDS) - realised[rows, None]
-    loss[rows] = loss[rows] * kept + np.square(missed)
+    faded = loss[rows] * kept + np.square(missed)
+    loss[rows] = np.where(faded < 1e-12, 0.0, faded)
     samples[rows] = samples[rows] * kept + 1.0
     return ExpertState(loss=loss, samples=samples)

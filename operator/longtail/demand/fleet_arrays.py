@@ -10,9 +10,12 @@ from operator import attrgetter
 import numpy as np
 
 from longtail.demand.buckets import Array, Index, Mask, count_within
-from longtail.demand.observation import MISSING, Buckets, Observation, Quality, Signal
+from longtail.demand.observation import MISSING, Buckets, Observation, PodReading, Quality, Signal
 from longtail.demand.parameters import ServiceParameters
 from longtail.demand.supply import Supply
+
+SATURATED = 0.2
+"""Waiting requests per running one from which a queue means full replicas, not prompts being read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ class FleetArrays:
     first_tokens: Column
     arrivals: Column
     generated: Column
+    attained: Column
     prompts: Column
     reasoning_share: Column
     max_concurrent: Column
@@ -142,7 +146,7 @@ class FleetArrays:
     ready_pods: Array
     reporting_pods: Array
     queued_batch: Array
-    """Most requests on one pod that has others waiting; 0 where no pod has."""
+    """Most requests on one pod that holds many others back; 0 where no pod does."""
 
     @classmethod
     def pack(cls, observations: Sequence[Observation], parameters: Parameters) -> "FleetArrays":
@@ -166,6 +170,7 @@ class FleetArrays:
             first_tokens=_column(observations, attrgetter("first_tokens")),
             arrivals=_column(observations, attrgetter("arrivals")),
             generated=_column(observations, attrgetter("generated_tokens")),
+            attained=_column(observations, attrgetter("attained_tokens")),
             prompts=_column(observations, attrgetter("prompt_tokens")),
             reasoning_share=_column(observations, attrgetter("reasoning_share")),
             max_concurrent=_column(observations, attrgetter("max_concurrent_requests")),
@@ -189,17 +194,18 @@ def _column(observations: Sequence[Observation], of: Callable[[Observation], Sig
 
 
 def _histograms(buckets: Sequence[Buckets | None]) -> list[Histogram]:
-    groups: dict[tuple[float, ...], list[int]] = {}
+    """Groups of services with the same bounds; pods and engines of one version share them."""
+    groups: dict[tuple[float, ...], tuple[list[int], list[Sequence[float]]]] = {}
     for service, histogram in enumerate(buckets):
         if histogram is not None and histogram.upper_bounds:
-            groups.setdefault(tuple(histogram.upper_bounds), []).append(service)
+            services, counts = groups.setdefault(tuple(histogram.upper_bounds), ([], []))
+            services.append(service)
+            counts.append(histogram.counts)
     return [
         Histogram(
-            upper_bounds=bounds,
-            services=np.array(services),
-            counts=np.array([buckets[service].counts for service in services], dtype=float),  # type: ignore[union-attr]
+            upper_bounds=bounds, services=np.array(services, dtype=np.intp), counts=np.array(counts, dtype=np.float64)
         )
-        for bounds, services in groups.items()
+        for bounds, (services, counts) in groups.items()
     ]
 
 
@@ -218,12 +224,17 @@ def _waits(observations: Sequence[Observation], parameters: Parameters) -> Waits
 
 
 def _queued_batch(observation: Observation) -> float:
-    """Most requests in service on a pod that holds others back, where both of its numbers are fresh."""
+    """Most requests in service on a pod that holds back a fifth as many, where both of its numbers are fresh.
+
+    One request that waits for its prefill says nothing: every engine has that now and then.
+    """
     if not observation.waiting_requests.value:
         return 0.0
-    full = (
-        pod.running_requests.value or 0.0
-        for pod in observation.pods
-        if pod.waiting_requests.value and pod.waiting_requests.fresh and pod.running_requests.fresh
-    )
-    return max(full, default=0.0)
+    return max((_full_batch(pod) for pod in observation.pods), default=0.0)
+
+
+def _full_batch(pod: PodReading) -> float:
+    running, waiting = pod.running_requests, pod.waiting_requests
+    if running.value is None or waiting.value is None or not (running.fresh and waiting.fresh):
+        return 0.0
+    return running.value if waiting.value >= SATURATED * max(running.value, 1.0) else 0.0

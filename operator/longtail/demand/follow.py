@@ -10,7 +10,7 @@ import numpy as np
 
 from longtail.demand import arrivals, capacity, inflight, lengths
 from longtail.demand.buckets import BUCKETS, Array, Mask, spread
-from longtail.demand.fleet_arrays import FleetArrays, Parameters
+from longtail.demand.fleet_arrays import SATURATED, FleetArrays, Parameters
 from longtail.demand.memory import FleetState, ServiceState
 from longtail.demand.survival import Survival
 
@@ -46,6 +46,8 @@ class Followed:
     """KV cache a request takes besides its output, in tokens."""
     gauges_fresh: Mask
     """Running and waiting are known and fresh."""
+    saturated: Mask
+    """Requests wait, more than a few, and did so at the last tick: replicas are full at what they run."""
 
 
 def follow(
@@ -75,14 +77,18 @@ def follow(
     )
     growth = np.where(state.service.waiting_fresh & seen.waiting.fresh, seen.waiting.value - state.service.waiting, 0.0)
     door = seen.arrivals.fresh
-    counted = arrivals.count(
-        first_tokens=started, queue_growth=growth, door=seen.arrivals.value, door_known=door
-    )
+    counted = arrivals.count(first_tokens=started, queue_growth=growth, door=seen.arrivals.value, door_known=door)
     arrival_state = arrivals.learn(
         state.arrivals,
         requests=counted,
         seconds=np.where(door, seen.interval_seconds, clock.elapsed_seconds),
         learned=covered & (door | (gauges_fresh & state.service.waiting_fresh & state.service.running_fresh)),
+    )
+    saturated = (
+        gauges_fresh
+        & state.service.waiting_fresh
+        & (state.service.waiting > 0)
+        & (seen.waiting.value >= SATURATED * np.maximum(seen.running.value, 1.0))
     )
     service = _prompts(service, clock=clock, seen=seen, covered=covered, flight=flight)
     after = replace(
@@ -91,12 +97,12 @@ def follow(
         flight=flight,
         lengths=length_state,
         arrivals=arrival_state,
-        capacity=_capacity(state, service, clock=clock, seen=seen, covered=covered, parameters=parameters),
+        capacity=_capacity(
+            state, service, clock=clock, seen=seen, covered=covered, saturated=saturated, parameters=parameters
+        ),
     )
-    prompt = np.divide(
-        service.kv_beyond_output, service.prompts, out=np.zeros_like(tpot), where=service.prompts > 1e-9
-    )
-    return after, Followed(settled, survival, tpot, prompt, gauges_fresh), width
+    prompt = np.divide(service.kv_beyond_output, service.prompts, out=np.zeros_like(tpot), where=service.prompts > 1e-9)
+    return after, Followed(settled, survival, tpot, prompt, gauges_fresh, saturated), width
 
 
 def time_per_token(service: ServiceState, *, default: Array) -> Array:
@@ -173,6 +179,7 @@ def _flight(
         counted = seen.first_tokens.value * scale
         started = np.where(seen.running.fresh, unexplained, expected)
         started = np.where(covered & seen.first_tokens.fresh, counted, started)
+        started = np.where(clock.returning, started, 0.0)  # who is new here was not seen to start
         flight, newborn, width = inflight.admit(
             flight,
             started=started,
@@ -182,7 +189,14 @@ def _flight(
             elapsed_seconds=clock.elapsed_seconds,
         )
         exposed = exposed + newborn
-    flight = inflight.correct(flight, running=seen.running.value, survival=survival, known=seen.running.fresh)
+    flight = inflight.correct(
+        flight,
+        running=seen.running.value,
+        known=seen.running.fresh,
+        survival=survival,
+        attained=seen.attained.value,
+        attained_known=seen.attained.fresh,
+    )
     return flight, width, started, exposed
 
 
@@ -214,8 +228,11 @@ def _prompts(
     tokens = np.where(by_cache, beyond, seen.prompts.value)
     requests = np.where(by_cache, seen.running.value, finished)
     learned = by_cache | by_counter
+    checked = seen.attained.fresh & seen.running.fresh & (seen.running.value > 0)
     return replace(
         service,
+        attained=_faded(service.attained, seen.attained.value, kept, checked),
+        inferred=_faded(service.inferred, flight.tokens, kept, checked),
         kv_beyond_output=_faded(service.kv_beyond_output, tokens, kept, learned),
         prompts=_faded(service.prompts, requests, kept, learned),
     )
@@ -228,6 +245,7 @@ def _capacity(
     clock: Clock,
     seen: FleetArrays,
     covered: Mask,
+    saturated: Mask,
     parameters: Parameters,
 ) -> capacity.CapacityState:
     """Capacity of a replica after one more sample: mean batch, mean KV and TPOT of the interval."""
@@ -247,4 +265,4 @@ def _capacity(
         learned=learned,
         elapsed_seconds=clock.elapsed_seconds,
     )
-    return capacity.learn_limit(after, running=seen.queued_batch)
+    return capacity.learn_limit(after, running=np.where(saturated, seen.queued_batch, 0.0))

@@ -111,7 +111,9 @@ def path(
     arriving = rates * step_seconds[:, None]
     queue = np.broadcast_to(waiting[:, None], rates.shape)
     started = np.empty((steps, *rates.shape))
-    result = Path(slots=np.empty((len(rates), steps, rates.shape[1])), kv_tokens=np.empty((len(rates), steps, rates.shape[1])))
+    result = Path(
+        slots=np.empty((len(rates), steps, rates.shape[1])), kv_tokens=np.empty((len(rates), steps, rates.shape[1]))
+    )
     prompt = prompt_tokens[:, None]
     for step in range(steps):
         queue = queue + arriving

@@ -41,12 +41,14 @@ class InFlight:
     @property
     def total(self) -> Array:
         """Requests in flight, shape (services,)."""
-        return self.requests.sum(axis=1, dtype=np.float64)
+        result: Array = self.requests.sum(axis=1, dtype=np.float64)
+        return result
 
     @property
     def tokens(self) -> Array:
         """Tokens written so far by all requests in flight, shape (services,)."""
-        return np.einsum("cg,cg->c", self.requests, self.age_tokens).astype(np.float64)
+        result: Array = np.einsum("cg,cg->c", self.requests, self.age_tokens).astype(np.float64)
+        return result
 
 
 def advance(state: InFlight, *, tokens: Array, survival: Survival) -> tuple[InFlight, Array]:
@@ -99,34 +101,53 @@ def admit(
     return _merge(state, newborn, pair), exposed, widths
 
 
-def correct(state: InFlight, *, running: Array, survival: Survival, known: Mask) -> InFlight:
-    """Cohorts whose total is the running gauge, shape (services,), where it is known.
+def correct(
+    state: InFlight, *, running: Array, known: Mask, survival: Survival, attained: Array, attained_known: Mask
+) -> InFlight:
+    """Cohorts whose total is the running gauge, shape (services,), where it is ``known``.
 
     Too many: all shrink alike (aborts, restarts). Too few: all grow alike, none beyond what it started with. What
-    is then still unexplained was never seen to start, as after a restart of the operator: it gets the ages of
-    requests in flight in a steady state if the cohorts are empty, and is shared among them otherwise.
+    is then still unexplained was never seen to start, as after a restart of the operator: all grow beyond it, or, if
+    nobody was thought in flight, the cohorts get the ages of requests in flight in a steady state, stretched (at most
+    to the fourfold) so that they have written what the engines say they have (``attained`` tokens in all).
+
+    >>> nobody, s = InFlight.fresh(1), Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([32768.0]))
+    >>> there = np.array([True])
+    >>> seeded = correct(nobody, running=np.array([8.0]), known=there, survival=s,
+    ...                  attained=np.array([4000.0]), attained_known=there)
+    >>> seeded.total.tolist(), seeded.tokens.round(0).tolist()
+    ([8.0], [4000.0])
     """
-    requests = state.requests
     target = running.astype(np.float32)
+    requests = state.requests
     for _ in range(3):
         total = requests.sum(axis=1)
         factor = np.divide(target, total, out=np.ones_like(target), where=total > _FEW)
-        requests = np.minimum(requests * np.minimum(factor, np.float32(1e6))[:, None], state.started)
+        requests = np.minimum(requests * factor[:, None], state.started)
     total = requests.sum(axis=1)
-    factor = np.divide(target, total, out=np.ones_like(target), where=total > np.float32(1e-2) * target)
-    requests = requests * factor[:, None]
+    explained = total > np.float32(0.01) * target
+    requests = requests * np.divide(target, total, out=np.ones_like(target), where=explained)[:, None]
     age, started = state.age_tokens, np.maximum(state.started, requests)
-    blank = np.flatnonzero(known & (running > 0) & (total <= 1e-2 * running))
+    blank = np.flatnonzero(known & (running > 0) & ~explained)
     if len(blank):
         age = age.copy()
-        age[blank] = survival.rows(blank).stationary_ages(COHORTS)
+        age[blank] = _seeded(survival.rows(blank), attained[blank] / running[blank], attained_known[blank])
         requests[blank] = started[blank] = target[blank, None] / COHORTS
     row = known[:, None]
     return InFlight(
-        requests=np.where(row, np.where(requests < _FEW, 0, requests), state.requests),
+        requests=np.where(row, np.where(requests < _FEW, np.float32(0), requests), state.requests),
         age_tokens=np.where(row, age, state.age_tokens),
         started=np.where(row, started, state.started),
     )
+
+
+def _seeded(survival: Survival, mean_age: Array, known: Mask) -> Array:
+    """Ages in tokens of requests of whom nothing but (perhaps) their mean age is known."""
+    ages = survival.stationary_ages(COHORTS)
+    usual = np.maximum(ages.mean(axis=1), 1e-3)
+    stretch = np.where(known, np.clip(mean_age / usual, 0.25, 4.0), 1.0)
+    result: Array = np.minimum(ages * stretch[:, None], survival.limit[:, None])
+    return result
 
 
 def _merge_plan(width_seconds: Array, elapsed_seconds: float) -> tuple[int, Array]:
@@ -135,7 +156,9 @@ def _merge_plan(width_seconds: Array, elapsed_seconds: float) -> tuple[int, Arra
     cost = (width_seconds[:-1] + width_seconds[1:]) / np.maximum(until[1:], 1e-9)
     # Ties go to the older pair: empty cohorts (width 0) are used up from the far end.
     pair = len(cost) - 1 - int(np.argmin(cost[::-1]))
-    merged = np.concatenate([width_seconds[:pair], [width_seconds[pair] + width_seconds[pair + 1]], width_seconds[pair + 2 :]])
+    merged = np.concatenate(
+        [width_seconds[:pair], [width_seconds[pair] + width_seconds[pair + 1]], width_seconds[pair + 2 :]]
+    )
     return pair, np.concatenate([[elapsed_seconds], merged])
 
 

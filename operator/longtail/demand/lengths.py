@@ -51,8 +51,14 @@ class LengthState:
     @classmethod
     def fresh(cls, services: int) -> "LengthState":
         """Nothing seen: the prior alone speaks."""
-        tables = (np.zeros((services, BUCKETS), dtype=np.float32) for _ in range(4))
-        return cls(*tables, disagreed_seconds=np.zeros(services))
+        empty = np.zeros((services, BUCKETS), dtype=np.float32)
+        return cls(
+            ended=empty,
+            exposed=empty,
+            recent_ended=empty,
+            recent_exposed=empty,
+            disagreed_seconds=np.zeros(services),
+        )
 
 
 def forget(sums: Array32, factor: Array) -> Array32:
@@ -80,7 +86,8 @@ def hazards(*, ended: Array32, exposed: Array32, prior_mean: Array) -> Array:
     width = np.append(np.diff(EDGES), np.inf)
     weight = np.minimum(width, prior_mean[:, None]) * (PRIOR_REQUESTS / BUCKETS)
     raw = (ended + weight / prior_mean[:, None]) / (exposed + weight)
-    return np.clip(raw, 1e-9, 1.0)
+    result: Array = np.clip(raw, 1e-9, 1.0)
+    return result
 
 
 def learn(
@@ -102,8 +109,8 @@ def learn(
     alarmed = changed(state)
     half_life = np.where(alarmed, ALARM_HALF_LIFE_SECONDS, HALF_LIFE_SECONDS)
     requests = np.where(alarmed, HALF_LIFE_REQUESTS / 5, HALF_LIFE_REQUESTS)
-    kept = 0.5 ** np.minimum(elapsed_seconds / half_life, finished / requests)
-    kept_recent = np.full(len(kept), 0.5 ** (elapsed_seconds / RECENT_SECONDS))
+    kept = 0.5 ** np.minimum(np.minimum(elapsed_seconds / half_life, finished / requests), 60.0)
+    kept_recent = np.full(len(kept), 0.5 ** min(elapsed_seconds / RECENT_SECONDS, 60.0))
     after = LengthState(
         ended=forget(state.ended, kept) + natural.astype(np.float32),
         exposed=forget(state.exposed, kept) + exposed.astype(np.float32),

@@ -38,6 +38,9 @@ class ServiceState:
     kv_beyond_output: Array
     """KV tokens that are not output of requests in flight, with forgetting; over `prompts` it is the prompt's KV."""
     prompts: Array
+    attained: Array
+    """Tokens of requests in flight as engines count them, with forgetting; over `inferred` it checks the ages."""
+    inferred: Array
     kv_per_replica: Array
     """KV cache of one replica in tokens, last known; 0 if never."""
 
@@ -46,7 +49,7 @@ class ServiceState:
         """Nothing seen."""
         zeros = np.zeros(services)
         nowhere = np.zeros(services, dtype=bool)
-        return cls(zeros, nowhere, zeros, nowhere, *(zeros for _ in range(5)))
+        return cls(zeros, nowhere, zeros, nowhere, *(zeros for _ in range(7)))
 
 
 @dataclass(frozen=True, slots=True)

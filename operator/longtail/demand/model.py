@@ -1,11 +1,11 @@
 """The demand model as one pure fold: what was seen and what is remembered give what is needed and a new memory."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from longtail.demand import attainment, capacity, lengths, outlook, owed, startup
+from longtail.demand import arrivals, attainment, capacity, lengths, outlook, owed, startup
 from longtail.demand.answer import Answers, unpack
 from longtail.demand.buckets import Array
 from longtail.demand.estimate import Demand
@@ -79,7 +79,7 @@ def step(
     """`estimate` on arrays, at least one service: everything but the loops over objects."""
     state, returning = memory.aligned(keys)
     elapsed = 0.0 if memory.now is None else max(now - memory.now, 0.0)
-    clock = Clock(now=now, elapsed_seconds=elapsed, returning=returning)
+    clock = Clock(now=now if memory.now is None else max(now, memory.now), elapsed_seconds=elapsed, returning=returning)
     state, cold_start = _cold_start(state, supplies, parameters)
     horizon = cold_start.p90_seconds
     state, followed, width = follow(
@@ -115,12 +115,10 @@ def step(
         ),
     )
     answers = _answers(state, seen, followed, replica, present, cold_start, slots, kv, quantile)
-    return answers, DemandMemory(keys=tuple(keys), now=max(now, now - elapsed), width_seconds=width, state=state)
+    return answers, DemandMemory(keys=tuple(keys), now=clock.now, width_seconds=width, state=state)
 
 
-def _cold_start(
-    state: FleetState, supplies: Supplies, parameters: Parameters
-) -> tuple[FleetState, startup.ColdStart]:
+def _cold_start(state: FleetState, supplies: Supplies, parameters: Parameters) -> tuple[FleetState, startup.ColdStart]:
     learned = state.startup
     for service, seconds in supplies.cold_starts:
         learned = startup.learn(learned, service=service, seconds=seconds)
@@ -164,6 +162,7 @@ def _present(
         kv_fresh=seen.kv_used.fresh & followed.gauges_fresh,
         slowdown=slowdown,
         waiting=waiting,
+        saturated=followed.saturated,
     )
 
 
@@ -210,5 +209,9 @@ def _answers(
         known_fraction=np.clip(1 - mass[:, 0] / survival.mean, 0.0, 1.0),
         attainment=state.attainment.delivered,
         attainment_known=state.attainment.windows > 0,
-        arrivals_per_second=state.arrivals.rates[:, 1],
+        arrivals_per_second=state.arrivals.rates[:, arrivals.SHORT],
+        age_check=np.divide(
+            state.service.attained, state.service.inferred, out=np.ones_like(total), where=state.service.inferred > 1.0
+        ),
+        age_check_known=state.service.inferred > 1.0,
     )

@@ -36,6 +36,7 @@ class Now:
     kv_fresh: Mask
     slowdown: Array
     waiting: Array
+    saturated: Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,13 @@ def judge(state: FleetState, *, clock: Clock, now: Now, horizon_seconds: Array, 
     )
     half = FORECAST_NUMBERS
     slots = _judge_one(
-        state.slots_experts, state.slots_calibration, said[:, :half], to_root(now.slots), due & now.slots_fresh, clock, quantile
+        state.slots_experts,
+        state.slots_calibration,
+        said[:, :half],
+        to_root(now.slots),
+        due & now.slots_fresh,
+        clock,
+        quantile,
     )
     kv = _judge_one(
         state.kv_experts,
@@ -110,9 +117,7 @@ def look_ahead(
     rows = np.flatnonzero(short)
     fine_room = _slots_path(supplies, cold_start, per_replica, state, forecast.FINE_STEPS)[rows]
     fine = _run(inputs, rows, forecast.FINE_STEPS, slots=fine_room)
-    slots = _resource(
-        now.slots, coarse.slots, fine.slots, rows, state.slots_experts, state.slots_calibration, quantile
-    )
+    slots = _resource(now.slots, coarse.slots, fine.slots, rows, state.slots_experts, state.slots_calibration, quantile)
     kv = _resource(
         now.kv_tokens / KV_UNIT_TOKENS,
         coarse.kv_tokens / KV_UNIT_TOKENS,
@@ -122,7 +127,9 @@ def look_ahead(
         state.kv_calibration,
         quantile,
     )
-    scaled = replace(kv, point=kv.point * KV_UNIT_TOKENS, upper=kv.upper * KV_UNIT_TOKENS, peak=kv.peak * KV_UNIT_TOKENS)
+    scaled = replace(
+        kv, point=kv.point * KV_UNIT_TOKENS, upper=kv.upper * KV_UNIT_TOKENS, peak=kv.peak * KV_UNIT_TOKENS
+    )
     return slots, scaled
 
 
@@ -253,10 +260,11 @@ def _serving_share(supplies: Supplies) -> Array:
 def _engine_slots(now: Now, state: FleetState, *, slots_per_replica: Array, pods: Array) -> Array:
     """Requests one replica really takes, promised speed or not: engines admit until their own limit.
 
-    Where requests wait, the replicas are full at what they run; elsewhere they take at least what they run.
+    Where many wait, the replicas are full at what they run; elsewhere they take at least what they run, and no more
+    than the promised speed allows is counted on.
     """
     running = state.service.running / np.maximum(pods, 1.0)
-    return np.where(now.waiting > 0, np.maximum(running, 1.0), np.maximum(slots_per_replica, running))
+    return np.where(now.saturated, np.maximum(running, 1.0), np.maximum(slots_per_replica, running))
 
 
 def _slots_path(supplies: Supplies, cold_start: ColdStart, per_replica: Array, state: FleetState, steps: int) -> Array:

@@ -40,7 +40,8 @@ def running_tokens(flight: InFlight, *, survival: Survival) -> Array:
 def owed_tokens(*, running: Array, waiting_requests: Array, mean_tokens: Array) -> Array:
     """Output tokens owed in all, shape (services,): by running requests, and a whole mean answer by waiting ones.
 
-    >>> owed_tokens(running=np.array([9000.0]), waiting_requests=np.array([3.0]), mean_tokens=np.array([2000.0])).tolist()
+    >>> owed = owed_tokens(running=np.array([9e3]), waiting_requests=np.array([3.0]), mean_tokens=np.array([2e3]))
+    >>> owed.tolist()
     [15000.0]
     """
     result: Array = running + waiting_requests * mean_tokens

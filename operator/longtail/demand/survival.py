@@ -198,4 +198,3 @@ class Survival:
         tables = (self.hazard, self.cumulative, self.mass, self.moment)
         hazard, cumulative, mass, moment = (np.take_along_axis(table, bucket, axis=1) for table in tables)
         return hazard, cumulative, mass, moment, age - EDGES[bucket]
-
