@@ -12,9 +12,6 @@ from longtail.policy.fleet import Mode
 MetricName = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")]
 """Name of a Prometheus series. The pattern keeps PromQL out of it."""
 
-LabelName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
-"""Name of a Prometheus label."""
-
 Replicas = Annotated[int, Field(ge=1, le=10_000)]
 Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
 
@@ -43,7 +40,7 @@ class ScaleTargetRef(Model):
 
 
 class CustomMetrics(Model):
-    """Names of the series of an engine that longtail does not know. Each needs a label for the pod."""
+    """Names of the series of an engine that longtail does not know. Their pod labels are the metrics source's."""
 
     running_requests: MetricName
     """Gauge: requests that hold a slot."""
@@ -65,10 +62,6 @@ class CustomMetrics(Model):
     """Histogram, without its _bucket suffix: time from arrival to a slot."""
     first_token_seconds: MetricName | None = None
     """Histogram, without its _bucket suffix: time from arrival to the first token."""
-    namespace_label: LabelName | None = None
-    """Label that holds the namespace of the pod. Default: as configured for the metrics source."""
-    pod_label: LabelName | None = None
-    """Label that holds the name of the pod. Default: as configured for the metrics source."""
 
 
 class Engine(Model):
