@@ -39,7 +39,7 @@ lint: setup ## Lint, formatting, types, import contracts
 	$(RUN)/lint-imports
 
 unit: setup ## Unit, property and component tests with branch coverage of demand and policy
-	$(RUN)/pytest operator tests --cov --cov-report=
+	$(RUN)/pytest operator tests --numprocesses=auto --cov --cov-report=
 	$(RUN)/coverage report --include='operator/longtail/demand/*,operator/longtail/policy/*' --fail-under=95
 
 e2e: setup ## Tests against a real API server and a real Prometheus on loopback
