@@ -271,6 +271,7 @@ def test_the_gateway_alone_may_grow_a_blind_pool() -> None:
 def test_the_gateway_alone_never_shrinks_a_blind_pool() -> None:
     decision = decided(service(4, behavior=AT_ONCE), unseen(gateway_waiting_requests=Signal(value=1.0)))
     assert (decision.desired, decision.hold) == (4, True)
+    assert {step.replicas for step in decision.ladder} == {4}
 
 
 def test_old_numbers_grow_nothing() -> None:

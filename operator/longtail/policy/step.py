@@ -26,6 +26,7 @@ def step(
     Returns:
         A decision for each service, and the memory for the next tick.
     """
+    # A fixed order: the model's arrays keep their rows from tick to tick, however the store is iterated.
     services = sorted(fleet.services, key=lambda service: service.key)
     keys = [service.key for service in services]
     seen = [observations.get(key) or Observation(at_seconds=now) for key in keys]
