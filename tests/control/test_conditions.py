@@ -197,6 +197,7 @@ def test_a_status_is_rounded_and_has_no_floats() -> None:
         "queuedReasoningTokens": 46_000,
         "owedTokens": 120_000,
         "slotsNow": 96,
+        "knownPercent": 100,
         "attainmentPercent": 98,
     }
     assert status["lengths"] == {"meanTokens": 1500, "p50Tokens": 790, "p99Tokens": 13_000, "tailPercent": 0}

@@ -69,6 +69,14 @@ class DemandStatus(Model):
     """Slots that the requests at hand need to be served at the promised pace."""
     kv_now_tokens: Count | None = None
     """Tokens in the KV caches."""
+    slots_forecast: Count | None = None
+    """Slots expected to be needed one cold start from now."""
+    slots_upper: Count | None = None
+    """Slots that will suffice one cold start from now, as often as the objective asks."""
+    known_percent: Percent | None = None
+    """Share of the ready pods whose numbers these are."""
+    coverage_percent: Percent | None = None
+    """How often slotsUpper of the past did suffice: near the objective when the forecast is calibrated."""
     attainment_percent: Percent | None = None
     """Share of requests that waited at most objective.queueWaitSeconds, as the engines report it."""
 

@@ -141,6 +141,13 @@ def _demand_lines(status: ReasoningServingStatus) -> Iterable[str]:
         f"tokens still owed: {_figure(demand.owed_tokens)}, "
         f"of them reasoning: {_figure(demand.queued_reasoning_tokens)}"
     )
+    if demand.slots_forecast is not None:
+        yield (
+            f"one cold start ahead: {_figure(demand.slots_forecast)} slots expected, "
+            f"{_figure(demand.slots_upper)} to be on the safe side"
+        )
+    if demand.coverage_percent is not None:
+        yield f"the safe side has held {demand.coverage_percent} % of the time"
     if demand.attainment_percent is not None:
         yield f"promise: {demand.attainment_percent} % of the requests waited no longer than promised"
 

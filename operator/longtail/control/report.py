@@ -72,6 +72,7 @@ def _demand(observation: Observation | None, demand: Demand | None) -> DemandSta
     if observation is None:
         return None
     attainment = demand.attainment if demand else None
+    coverage = demand.coverage if demand else None
     return DemandStatus(
         running_requests=quantise(observation.running_requests.value),
         waiting_requests=quantise(observation.waiting_everywhere.value),
@@ -79,6 +80,10 @@ def _demand(observation: Observation | None, demand: Demand | None) -> DemandSta
         owed_tokens=quantise(demand.owed_tokens) if demand else None,
         slots_now=quantise(demand.slots_now) if demand else None,
         kv_now_tokens=quantise(demand.kv_now_tokens) if demand else None,
+        slots_forecast=quantise(demand.slots_forecast) if demand else None,
+        slots_upper=quantise(demand.slots_upper) if demand else None,
+        known_percent=observation.known_percent,
+        coverage_percent=None if coverage is None else int(100 * coverage),
         attainment_percent=None if attainment is None else int(100 * attainment),
     )
 
