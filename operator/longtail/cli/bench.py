@@ -12,7 +12,9 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from longtail.workbench.bench_demand import run_demand_benchmark
+from longtail.workbench.bench_report import with_figures
 from longtail.workbench.forecasting import Progress
+from longtail.workbench.scenarios import SEED
 from longtail.workbench.traces.catalogue import ENVIRONMENT_VARIABLE, data_directory
 
 
@@ -30,7 +32,14 @@ def bench() -> None:
     default=None,
     help=f"Directory of the real traces. Default: ${ENVIRONMENT_VARIABLE}, else ../shared/data.",
 )
-def bench_demand(*, as_json: bool, quick: bool, data: Path | None) -> None:
+@click.option("--seed", type=int, default=SEED, show_default=True, help="Seed of every draw.")
+@click.option(
+    "--report",
+    type=click.Path(exists=True, dir_okay=False, writable=True, path_type=Path),
+    default=None,
+    help="Markdown file with a pair of marks, between which the figures are written.",
+)
+def bench_demand(*, as_json: bool, quick: bool, data: Path | None, seed: int, report: Path | None) -> None:
     """Forecasts of demand against what then happened, and what a tick costs."""
     directory = data or data_directory()
     if directory is None:
@@ -38,7 +47,9 @@ def bench_demand(*, as_json: bool, quick: bool, data: Path | None) -> None:
         click.echo(json.dumps({"skipped": message}) if as_json else message)
         return
     with _progress() as progress:
-        figures = run_demand_benchmark(directory, quick=quick, progress=progress)
+        figures = run_demand_benchmark(directory, quick=quick, progress=progress, seed=seed)
+    if report is not None:
+        report.write_text(with_figures(report.read_text(encoding="utf-8"), figures), encoding="utf-8")
     if as_json:
         click.echo(json.dumps(figures, indent=2))
     else:

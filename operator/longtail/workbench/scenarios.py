@@ -77,26 +77,26 @@ class Scenario:
 # --- real traffic
 
 
-def reasoning_scenarios(data: Path) -> Iterator[Scenario]:
+def reasoning_scenarios(data: Path, *, seed: int = SEED) -> Iterator[Scenario]:
     """The R1 day in several sizes and lengths, and other arrivals with R1 lengths. Reads ``data``."""
     day, law = catalogue.r1_day(data), catalogue.r1_lengths(data)
     cap = law.max_tokens
     yield Scenario("r1-day", Family.REASONING, day, cap)
     # A tenth of the requests of every client: 1.6 a second, calmer than the original.
-    yield Scenario("r1-day-thin", Family.REASONING, day.thinned(0.1, seed=SEED), cap)
+    yield Scenario("r1-day-thin", Family.REASONING, day.thinned(0.1, seed=seed), cap)
     # Whole clients keep their bursts: a mid-size service without the client that sends half of the tokens ...
     some = catalogue.clients_of(day, _every_third_client(day), name="r1-day-clients")
     yield Scenario("r1-day-clients", Family.REASONING, some, cap)
     # ... and a small one, about forty requests in flight.
-    yield Scenario("r1-small", Family.REASONING, day.thinned(0.035, seed=SEED + 1), cap)
-    tripled = day.thinned(0.1, seed=SEED + 2)
+    yield Scenario("r1-small", Family.REASONING, day.thinned(0.035, seed=seed + 1), cap)
+    tripled = day.thinned(0.1, seed=seed + 2)
     tripled = tripled.with_output_tokens(lengths.scale_tokens(tripled.output_tokens, 3.0, cap))
     yield Scenario("r1-x3-lengths", Family.REASONING, tripled, cap)
-    heavy = day.thinned(0.1, seed=SEED + 3)
-    drawn = lengths.HEAVY_TAIL.sample(len(heavy), np.random.default_rng(SEED + 3))
+    heavy = day.thinned(0.1, seed=seed + 3)
+    drawn = lengths.HEAVY_TAIL.sample(len(heavy), np.random.default_rng(seed + 3))
     yield Scenario("r1-heavy-tail", Family.REASONING, heavy.with_output_tokens(drawn), lengths.HEAVY_TAIL.max_tokens)
-    for pool in ("m-large", "m-small"):
-        trace = catalogue.language_pool_day(data, pool, day=0, mean_per_second=1.4, lengths=law, seed=SEED + len(pool))
+    for index, pool in enumerate(("m-large", "m-small")):
+        trace = catalogue.language_pool_day(data, pool, day=0, mean_per_second=1.4, lengths=law, seed=seed + 4 + index)
         yield Scenario(f"{pool}-r1-lengths", Family.REASONING, trace, cap)
 
 
@@ -108,10 +108,10 @@ def _every_third_client(day: Trace) -> Sequence[int]:
     return chosen
 
 
-def control_scenarios(data: Path) -> Iterator[Scenario]:
+def control_scenarios(data: Path, *, seed: int = SEED) -> Iterator[Scenario]:
     """Production traffic that does not reason: hardly anything is known one cold start ahead."""
     for source in ("azure-conversation", "azure-code", "mooncake"):
-        yield Scenario(source, Family.CONTROL, catalogue.control_day(data, source, seed=SEED), 8192.0)
+        yield Scenario(source, Family.CONTROL, catalogue.control_day(data, source, seed=seed), 8192.0)
 
 
 # --- drawn traffic
