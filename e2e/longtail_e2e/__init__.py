@@ -1,8 +1,10 @@
 """A cluster for tests and demo: real control plane, simulated GPU nodes, real Prometheus; no root.
 
-with Cluster.start(nodes=2, gpus_per_node=8) as cluster:
-cluster.prometheus.set_targets([Target(url="http://127.0.0.1:9000/pods/a", labels={"pod": "a"})])
-print(cluster.kubectl("get", "nodes"))
+Used like this::
+
+    with Cluster.start(nodes=2, gpus_per_node=8) as cluster:
+        cluster.prometheus.set_targets([Target(url="http://127.0.0.1:9000/pods/a", labels={"pod": "a"})])
+        print(cluster.kubectl("get", "nodes"))
 """
 
 from longtail_e2e.build import Components, ensure_components, unavailable

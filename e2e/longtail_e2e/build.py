@@ -29,6 +29,13 @@ _PROMETHEUS: Final = "github.com/prometheus/prometheus"
 _PACKAGES: Final = (".", f"{_PROMETHEUS}/cmd/prometheus", f"{_KWOK}/cmd/kwok")
 # Leaves the file and http service discoveries in Prometheus and drops the SDKs of some twenty clouds.
 _TAGS: Final = "remove_all_sd"
+# A cold build has to be short, and nothing here is debugged or has to be fast. For 1033 packages of Kubernetes, in CPU
+# seconds: 284 as Go does it, 244 without debugging tables (the linker's -w would throw them away), 215 with no inlining
+# besides.
+_COMPILER: Final = "all=-dwarf=false -l"
+# Compilers are short-lived: collecting their garbage only above a limit took another 8 % off. A limit for each of the
+# (two, on two cores) compilers that run at a time.
+_GO_MEMORY: Final = {"GOGC": "off", "GOMEMLIMIT": "1500MiB"}
 # What of KWOK's stages this cluster plays: a pod's life with settable delays, nodes that become and stay
 # ready.
 _STAGES: Final = (
@@ -129,7 +136,7 @@ def _compile_flags() -> list[str]:
         "github.com/prometheus/common/version.Version": f"{prometheus[0]}.{int(prometheus[1:])}.{patch}",
     }
     linker = " ".join(["-s", "-w", *(f"-X {name}={value}" for name, value in settings.items())])
-    return ["-tags", _TAGS, "-trimpath", "-buildvcs=false", "-ldflags", linker]
+    return ["-tags", _TAGS, "-trimpath", "-buildvcs=false", "-gcflags", _COMPILER, "-ldflags", linker]
 
 
 def _required_version(module: str) -> str:
@@ -193,7 +200,7 @@ def _go(*arguments: str, while_running: Callable[[Sequence[str]], None] | None =
     Raises:
         BuildError: with the last lines.
     """
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"}
+    environment = {**_GO_MEMORY, **os.environ, "CGO_ENABLED": "0", "GOWORK": "off"}
     lines: list[str] = []
     with subprocess.Popen(
         ["go", *arguments],
@@ -214,7 +221,8 @@ def _go(*arguments: str, while_running: Callable[[Sequence[str]], None] | None =
                 if while_running is not None:
                     while_running(tuple(lines))
         except BaseException:
-            os.killpg(go.pid, signal.SIGTERM)
+            # Go cleans its work folder in /tmp (a gigabyte by the end) on an interrupt, and on no other signal.
+            os.killpg(go.pid, signal.SIGINT)
             raise
     if go.returncode != 0:
         command = " ".join(("go", *arguments[:2]))

@@ -207,8 +207,9 @@ class ControlPlane:
                 *self._client(CONTROLLERS, user="controller-manager"),
                 f"--root-ca-file={self.certificate_authority}",
                 f"--service-account-private-key-file={self._service_account_key}",
-                # The default of 20 requests a second makes a Deployment of a hundred replicas take half a
-                # minute.
+                # It publishes the API server's authority, and would complain for ever that a self-signed one is none.
+                "--controllers=*,-kube-apiserver-serving-clustertrustbundle-publisher-controller",
+                # The default of 20 requests a second makes a Deployment of a hundred replicas take half a minute.
                 "--kube-api-qps=200",
                 "--kube-api-burst=400",
             ],
@@ -229,6 +230,8 @@ class ControlPlane:
             f"--kubeconfig={kubeconfig}",
             f"--authentication-kubeconfig={kubeconfig}",
             f"--authorization-kubeconfig={kubeconfig}",
+            # The configuration to look up exists where the API server trusts client certificates; here are tokens only.
+            "--authentication-skip-lookup",
             "--leader-elect=false",
             f"--bind-address={LOOPBACK}",
             f"--secure-port={self._port[component]}",
