@@ -1,0 +1,461 @@
+"""Our queries on a real Prometheus: what is read must equal what the pages say and what the simulator knows.
+
+One fleet with a service for every trap is scraped at two moments, before and after: levels are those of the moment,
+increases those in between. All services are read together, so that none may disturb another.
+"""
+
+import asyncio
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from longtail.demand.observation import MISSING, Observation, Quality
+from longtail.policy.fleet import Pod, ServiceKey
+from longtail.signals.custom import CustomNames
+from longtail.signals.observe import Engine, ServiceSignals
+from longtail.signals.reader import Reading, SignalReader
+from longtail.signals.sources import MetricsSource
+from longtail.workbench.engine.exposition_sglang import SglangExposition
+from longtail.workbench.engine.exposition_vllm import VllmExposition
+from longtail.workbench.engine.exposition_witness import gpu_page
+from longtail.workbench.engine.pool import Pool, Truth
+from longtail.workbench.engine.profiles import PROFILES
+from longtail.workbench.engine.request import Request
+from longtail_e2e import Cluster, Prometheus, Target, wait_until
+
+pytestmark = pytest.mark.e2e
+
+NAMESPACE = f"signals-{uuid.uuid4().hex[:8]}"
+"""Of this run alone: the Prometheus is shared, and a series outlives its target by some seconds."""
+SCRAPE_INTERVAL_SECONDS = 15.0
+"""What the reader is told; Prometheus scrapes each second here, so that a slow machine is not a stale sample."""
+
+
+def page(*lines: str) -> str:
+    return "\n".join([*lines, ""])
+
+
+# --------------------------------------------------------------------- the pages, by name of their target
+
+_CONFIG = 'cache_dtype="auto",enable_prefix_caching="True",block_size="16"'
+
+VLLM = {
+    "ranks": page(
+        'vllm:num_requests_running{engine="0",model_name="m"} 4',
+        'vllm:num_requests_running{engine="1",model_name="m"} 6',
+        'vllm:num_requests_waiting{engine="0",model_name="m"} 1',
+        'vllm:num_requests_waiting{engine="1",model_name="m"} 2',
+        'vllm:num_requests_waiting_by_reason{engine="0",model_name="m",reason="capacity"} 1',
+        'vllm:num_requests_waiting_by_reason{engine="1",model_name="m",reason="deferred"} 2',
+        'vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.5',
+        'vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.25',
+        f'vllm:cache_config_info{{engine="0",{_CONFIG},num_gpu_blocks="1000",kv_cache_size_tokens="None"}} 1',
+        f'vllm:cache_config_info{{engine="1",{_CONFIG},num_gpu_blocks="9",kv_cache_size_tokens="40000"}} 1',
+    ),
+    "both-names": page(
+        'vllm:num_requests_running{engine="0",model_name="m"} 4',
+        'vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.5',
+        'vllm:gpu_cache_usage_perc{engine="0",model_name="m"} 0.5',
+        f'vllm:cache_config_info{{engine="0",{_CONFIG},num_gpu_blocks="1000"}} 1',
+    ),
+    "old-names": page(
+        'vllm:num_requests_running{model_name="m"} 2',
+        'vllm:gpu_cache_usage_perc{model_name="m"} 0.25',
+        f'vllm:cache_config_info{{{_CONFIG},num_gpu_blocks="1000"}} 1',
+    ),
+    "loud": page('vllm:num_requests_running{engine="0",model_name="m"} 4'),
+    "silent": page('vllm:num_requests_running{engine="0",model_name="m"} 5'),
+}
+
+
+def sglang(*, written: tuple[int, int], late: bool) -> str:
+    """Two data-parallel ranks, each repeated by two tensor ranks and two pipeline stages; priorities beside."""
+    lines = []
+    for dp, running, kv in ((0, 5, 700), (1, 3, 300)):
+        for tp, pp in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            labels = f'dp_rank="{dp}",engine_type="unified",model_name="m",pp_rank="{pp}",tp_rank="{tp}"'
+            total = f'{labels},priority=""'
+            lines += [
+                f"sglang:num_running_reqs{{{total}}} {running}",
+                f'sglang:num_running_reqs{{{labels},priority="1"}} {running}',
+                f"sglang:num_queue_reqs{{{total}}} 1",
+                f'sglang:num_queue_reqs{{{labels},priority="1"}} 1',
+                f"sglang:kv_used_tokens{{{total}}} {kv}",
+                f"sglang:max_total_num_tokens{{{total}}} 8000",
+                f"sglang:decode_sum_seq_lens{{{total}}} {kv}",
+                f'sglang:realtime_tokens_total{{{total},mode="decode"}} {written[dp]}',
+                f'sglang:realtime_tokens_total{{{total},mode="prefill_compute"}} 99999',
+            ]
+    tokenizer = 'engine_type="unified",model_name="m",is_streaming="{}"'.format
+    for kind, count in (("true", 3), ("false", 4)):
+        if kind == "true" or late:
+            lines += [
+                f'sglang:time_to_first_token_seconds_bucket{{{tokenizer(kind)},le="+Inf"}} {count}',
+                f"sglang:time_to_first_token_seconds_count{{{tokenizer(kind)}}} {count}",
+            ]
+    lines.append('sglang:http_requests_total{endpoint="/metrics",method="GET"} 500')
+    if late:
+        lines += [
+            'sglang:http_requests_total{endpoint="/v1/chat/completions",method="POST"} 8',
+            'sglang:http_requests_total{endpoint="/generate",method="POST"} 2',
+        ]
+    return page(*lines)
+
+
+def gpus(prefix: str) -> str:
+    where = f'namespace="{NAMESPACE}",pod="{prefix}'
+    return page(
+        f'DCGM_FI_PROF_GR_ENGINE_ACTIVE{{gpu="0",{where}-a"}} 0.5',
+        f'DCGM_FI_PROF_GR_ENGINE_ACTIVE{{gpu="1",{where}-a"}} 0.75',
+        f'DCGM_FI_DEV_GPU_UTIL{{gpu="0",{where}-a"}} 99',
+        f'DCGM_FI_DEV_GPU_UTIL{{gpu="2",{where}-b"}} 40',
+        'DCGM_FI_PROF_GR_ENGINE_ACTIVE{gpu="3"} 0.0',
+    )
+
+
+def picker(*, queued: bool) -> str:
+    flow = 'inference_pool="pool",fairness_id="x",priority'
+    queues = [
+        f'{prefix}_flow_control_queue_size{{{flow}="{priority}"}} {size}'
+        for prefix in ("llm_d_epp", "inference_extension")
+        for priority, size in ((0, 5), (1, 6))
+    ]
+    gate = 'llm_d_epp_flow_control_pool_saturation{inference_pool="pool",stage="effective"} 0.3'
+    return page(gate, *(queues if queued else ()))
+
+
+CUSTOM = CustomNames(
+    running_requests="trtllm_num_requests_running",
+    kv_used_ratio="trtllm_kv_cache_utilization",
+    kv_capacity_tokens="my_kv_tokens",
+    arrivals="my_requests_total",
+    output_tokens_histogram="my_output_tokens",
+)
+
+
+def custom(*, arrived: int, short: int, finished: int) -> str:
+    return page(
+        "trtllm_num_requests_running 7",
+        "trtllm_kv_cache_utilization 0.5",
+        "my_kv_tokens 8000",
+        f"my_requests_total {arrived}",
+        f'my_output_tokens_bucket{{le="1000"}} {short}',
+        f'my_output_tokens_bucket{{le="+Inf"}} {finished}',
+    )
+
+
+# --------------------------------------------------------------------- the fleet
+
+SIMULATED = ("vllm-current", "vllm-previous", "sglang")
+
+
+def simulated(kind: str) -> Pool:
+    """Three pods with 900 requests in 90 s, more than they can serve."""
+    profile = PROFILES["qwen3-32b-1xh100-fp8"]
+    ranks = 2 if kind == "vllm-current" else 1
+
+    def exposition() -> SglangExposition | VllmExposition:
+        if kind == "sglang":
+            return SglangExposition(model_name="m")
+        generation: Any = kind.removeprefix("vllm-")
+        return VllmExposition(profile=profile, model_name="m", engines=ranks, generation=generation)
+
+    pool = Pool(profile=profile, exposition=exposition, engines_per_pod=ranks)
+    for number in range(3):
+        pool.add(f"{kind}-{number}", at_seconds=0.0)
+    for number in range(900):
+        at = number * 0.1
+        pool.submit(Request(number, at, 100, 40 + (number * 7919) % 5000, 32_768), at_seconds=at)
+    return pool
+
+
+def service(name: str, *pods: str, **changes: Any) -> ServiceSignals:
+    ready = tuple(Pod(name=pod, created_at=0.0, ready_at=1.0, ready=True) for pod in pods)
+    return ServiceSignals(key=ServiceKey(NAMESPACE, name), pods=ready, **changes)
+
+
+FLEET = [
+    service("ranks", "ranks"),
+    service("names", "both-names", "old-names"),
+    service("sglang-ranks", "sglang-ranks"),
+    service("honoured", "honoured-a", "honoured-b"),
+    service("exported", "exported-a", "exported-b"),
+    service("gateway", "absent", inference_pool="pool"),
+    service("custom", "custom", engine=Engine.CUSTOM, custom=CUSTOM),
+    service("half", "loud", "silent"),
+    service("lost", "silent"),
+    *(service(kind, *(f"{kind}-{number}" for number in range(3))) for kind in SIMULATED),
+]
+
+
+class Pages:
+    """Metrics pages that change only when a test says so, and a Prometheus that has seen them."""
+
+    def __init__(self, prometheus: Prometheus) -> None:
+        self._prometheus = prometheus
+        self._texts: dict[str, str] = {}
+        self._version = 0
+        pages = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                text = pages._texts.get(self.path)
+                body = (text or "").encode()
+                self.send_response(200 if text is not None else 503)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread.start()
+
+    def announce(self, names: Mapping[str, Mapping[str, str]]) -> None:
+        """Have these pages scraped, with these labels."""
+        host = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._prometheus.set_targets(
+            Target(url=f"{host}/{name}", labels={**labels, "page": name, "page_of": NAMESPACE})
+            for name, labels in names.items()
+        )
+
+    def show(self, texts: Mapping[str, str]) -> None:
+        """Serve these texts, and wait until every one was scraped."""
+        self._version += 1
+        self._texts = {f"/{name}": f"{text}test_page_version {self._version}\n" for name, text in texts.items()}
+        wanted = f'count(test_page_version{{page_of="{NAMESPACE}"}} == {self._version})'
+        wait_until(
+            lambda: self._prometheus.value(wanted) == float(len(texts)), what="all scrapes", timeout_seconds=60.0
+        )
+
+    def silence(self, name: str) -> None:
+        """Answer 503 for this page, and wait until Prometheus has noticed."""
+        self._texts.pop(f"/{name}")
+        gone = f'test_page_version{{page_of="{NAMESPACE}",pod="{name}"}}'
+        wait_until(lambda: self._prometheus.value(gone) is None, what=f"the end of {name}", timeout_seconds=60.0)
+
+    def close(self) -> None:
+        self._prometheus.set_targets([])
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@dataclass
+class Seen:
+    """What was read at the two moments, and after a pod fell silent, and what the simulator knew."""
+
+    before: Reading
+    after: Reading
+    silenced: Reading
+    later: Reading
+    """The pages of ``silenced``, read as of a minute later."""
+    truth: dict[str, tuple[Truth, Truth]]
+    first_tokens: dict[str, tuple[int, int]]
+
+    def __call__(self, name: str, when: str = "after") -> Observation:
+        reading: Reading = getattr(self, when)
+        return reading.observations[ServiceKey(NAMESPACE, name)]
+
+
+def targets(pools: Mapping[str, Pool]) -> dict[str, dict[str, str]]:
+    pods = [*VLLM, "sglang-ranks", "picker", "custom", *(pod for pool in pools.values() for pod in pool.pods)]
+    return {
+        **{pod: {"namespace": NAMESPACE, "pod": pod} for pod in pods},
+        # A target with labels of its own has Prometheus move the page's to exported_*, as without honorLabels.
+        "dcgm-exported": {"namespace": "gpu-operator", "pod": "dcgm-x"},
+        "dcgm-honoured": {},
+        "dcgm-simulated": {},
+    }
+
+
+def texts(pools: Mapping[str, Pool], *, late: bool) -> dict[str, str]:
+    return {
+        **VLLM,
+        "sglang-ranks": sglang(written=(1010, 405) if late else (1000, 400), late=late),
+        "picker": picker(queued=late),
+        "custom": custom(arrived=14, short=3, finished=6) if late else custom(arrived=10, short=2, finished=3),
+        "dcgm-honoured": gpus("honoured"),
+        "dcgm-exported": gpus("exported"),
+        "dcgm-simulated": gpu_page((NAMESPACE, pool.pods.values()) for pool in pools.values()),
+        **{pod: pool.metrics(pod) for pool in pools.values() for pod in pool.pods},
+    }
+
+
+def first_tokens(pool: Pool) -> int:
+    return sum(engine.reading().first_tokens for pod in pool.pods.values() for engine in pod.engines)
+
+
+@pytest.fixture(scope="module")
+def seen(cluster: Cluster) -> Iterator[Seen]:
+    pools = {kind: simulated(kind) for kind in SIMULATED}
+    pages = Pages(cluster.prometheus)
+    source = MetricsSource(name="default", url=cluster.prometheus_url, scrape_interval_seconds=SCRAPE_INTERVAL_SECONDS)
+    reader = SignalReader([source])
+
+    def read(later_seconds: float = 0.0) -> Reading:
+        return asyncio.run(reader.read(FLEET, time.time() + later_seconds))
+
+    def known(at_seconds: float) -> tuple[dict[str, Truth], dict[str, int]]:
+        for pool in pools.values():
+            pool.advance(at_seconds)
+        return (
+            {kind: pool.truth() for kind, pool in pools.items()},
+            {kind: first_tokens(pool) for kind, pool in pools.items()},
+        )
+
+    try:
+        pages.announce(targets(pools))
+        truth_before, first_before = known(100.0)
+        pages.show(texts(pools, late=False))
+        before = read()
+        truth_after, first_after = known(160.0)
+        pages.show(texts(pools, late=True))
+        after = read()
+        pages.silence("silent")
+        yield Seen(
+            before=before,
+            after=after,
+            silenced=read(),
+            later=read(later_seconds=60.0),
+            truth={kind: (truth_before[kind], truth_after[kind]) for kind in SIMULATED},
+            first_tokens={kind: (first_before[kind], first_after[kind]) for kind in SIMULATED},
+        )
+    finally:
+        pages.close()
+        reader.close()
+
+
+# --------------------------------------------------------------------- what must be seen
+
+
+def test_a_real_prometheus_takes_every_query_without_a_warning(seen: Seen) -> None:
+    for reading in (seen.before, seen.after, seen.silenced):
+        assert list(reading.failures) == []
+        assert reading.warnings == {}
+
+
+def test_data_parallel_ranks_are_summed_and_kv_is_multiplied_rank_by_rank(seen: Seen) -> None:
+    ranks = seen("ranks")
+    assert (ranks.running_requests.value, ranks.waiting_requests.value) == (10.0, 3.0)
+    assert ranks.kv_capacity_tokens.value == 56_000.0
+    assert ranks.kv_used_tokens.value == 0.5 * 16_000 + 0.25 * 40_000
+    assert ranks.running_requests.quality is Quality.FRESH
+
+
+def test_a_pod_with_old_and_new_names_counts_once_and_one_with_old_names_counts(seen: Seen) -> None:
+    names = seen("names")
+    assert names.running_requests.value == 6.0
+    assert names.kv_used_tokens.value == 0.5 * 16_000 + 0.25 * 16_000
+
+
+def test_sglangs_ranks_stages_and_priorities_are_not_counted_again(seen: Seen) -> None:
+    ranks = seen("sglang-ranks")
+    assert (ranks.running_requests.value, ranks.waiting_requests.value) == (8.0, 2.0)
+    assert (ranks.kv_used_tokens.value, ranks.kv_capacity_tokens.value) == (1000.0, 16_000.0)
+    assert ranks.attained_tokens.value == 1000.0
+    assert ranks.generated_tokens.value == 15.0
+
+
+def test_sglangs_counters_count_in_full_when_they_appear_and_are_zero_until_then(seen: Seen) -> None:
+    ranks = seen("sglang-ranks")
+    assert ranks.first_tokens.value == 4.0
+    assert ranks.arrivals.value == 10.0
+    assert ranks.preemptions.value == 0.0
+
+
+def test_the_wait_of_a_request_that_does_not_stream_is_not_its_first_token(seen: Seen) -> None:
+    waits = seen("sglang-ranks").first_token_seconds
+    assert waits is not None
+    assert waits.total == 0.0
+
+
+@pytest.mark.parametrize("style", ["honoured", "exported"])
+def test_gpu_activity_is_found_under_both_label_styles(seen: Seen, style: str) -> None:
+    gpu = seen(style)
+    ratios = {reading.name: reading.gpu_active_ratio.value for reading in gpu.pods}
+    assert ratios == {f"{style}-a": 0.625, f"{style}-b": 0.4}
+    assert gpu.gpu_active_ratio.fresh
+    assert gpu.running_requests == MISSING
+
+
+def test_a_gateway_that_holds_nothing_back_yet_is_zero(seen: Seen) -> None:
+    assert seen("gateway", "before").gateway_waiting_requests.value == 0.0
+
+
+def test_both_prefixes_of_a_gateway_are_one_queue(seen: Seen) -> None:
+    waiting = seen("gateway").gateway_waiting_requests
+    assert waiting.value == 11.0
+    assert waiting.fresh
+    assert seen("ranks").gateway_waiting_requests == MISSING
+
+
+def test_a_custom_engine_is_read_by_its_names(seen: Seen) -> None:
+    own = seen("custom")
+    assert own.running_requests.value == 7.0
+    assert own.kv_used_tokens.value == 4000.0
+    assert own.arrivals.value == 4.0
+    assert own.finished_output_tokens is not None
+    assert own.finished_output_tokens.counts == (1.0, 2.0)
+    assert own.waiting_requests == MISSING
+
+
+def test_a_pod_that_stops_answering_is_missing_at_once_and_the_sum_partial(seen: Seen) -> None:
+    assert seen("half").known_percent == 100
+    half = seen("half", "silenced")
+    assert (half.running_requests.value, half.running_requests.quality) == (4.0, Quality.PARTIAL)
+    assert half.known_percent == 50
+    assert seen("lost", "silenced").running_requests == MISSING
+
+
+def test_the_age_of_a_sample_is_told_although_the_query_hides_it(seen: Seen) -> None:
+    running = seen("ranks", "later").running_requests
+    assert running.quality is Quality.STALE
+    assert 50.0 <= running.age_seconds <= 90.0
+
+
+@pytest.mark.parametrize("kind", SIMULATED)
+def test_levels_equal_what_the_simulator_knows(seen: Seen, kind: str) -> None:
+    pool, (_, truth) = seen(kind), seen.truth[kind]
+    assert truth.running_requests > 0
+    assert pool.running_requests.value == truth.running_requests
+    assert pool.waiting_requests.value == truth.waiting_requests
+    # Old names tell whole blocks of 16 tokens, and vLLM's ratio is of the blocks there are.
+    assert pool.kv_capacity_tokens.value == pytest.approx(truth.kv_capacity_tokens, rel=1e-3)
+    assert pool.kv_used_tokens.value == pytest.approx(truth.kv_used_tokens, rel=0.01)
+    attained = truth.kv_used_tokens if kind == "sglang" else truth.in_flight_tokens
+    assert pool.attained_tokens.value == attained
+    assert pool.gpu_active_ratio.value == pytest.approx(1.0)
+    assert pool.known_percent == 100
+    assert all(reading.kv_used_tokens.fresh for reading in pool.pods)
+
+
+@pytest.mark.parametrize("kind", SIMULATED)
+def test_increases_equal_what_the_simulator_knows(seen: Seen, kind: str) -> None:
+    pool, (before, after) = seen(kind), seen.truth[kind]
+    earlier, now = seen.first_tokens[kind]
+    started = now - earlier
+    finished = after.totals.finished_requests - before.totals.finished_requests
+    written = after.totals.generated_tokens - before.totals.generated_tokens
+    assert finished > 0
+    assert pool.first_tokens.value == started
+    # On SGLang the first token of a request is the prefill's, not counted as decoded.
+    assert pool.generated_tokens.value == (written - started if kind == "sglang" else written)
+    assert pool.preemptions.value == after.totals.preemptions - before.totals.preemptions
+    arrived = after.arrived_requests - before.arrived_requests
+    assert pool.arrivals.value == (arrived if kind == "sglang" else None)
+    assert pool.finished_output_tokens is not None
+    assert pool.finished_output_tokens.total == finished
+    assert pool.first_token_seconds is not None
+    assert pool.first_token_seconds.total == started
+    assert pool.queue_wait_seconds is not None
