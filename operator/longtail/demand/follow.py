@@ -5,6 +5,7 @@ flight age and end as their lengths say, new ones begin at the rate last known, 
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -159,45 +160,51 @@ def _flight(
     tpot: Array,
     width_seconds: Array,
 ) -> tuple[inflight.InFlight, Array, Array, Array]:
-    """Requests in flight now, cohort widths, requests started, and tokens written by bucket.
-
-    Starts are counted by first tokens; without that counter they are what the running gauge shows beyond the
-    survivors; without a gauge they are assumed at the rate last known.
-    """
-    flight, width = state.flight, width_seconds
-    started = np.zeros(len(tpot))
-    exposed = np.zeros((len(tpot), BUCKETS))
-    if clock.elapsed_seconds > 0:
-        tokens = clock.elapsed_seconds / tpot
-        flight, exposed = inflight.advance(flight, tokens=tokens, survival=survival)
-        expected = state.arrivals.rates[:, arrivals.MEDIUM] * clock.elapsed_seconds
-        mass, _ = survival.integrals(tokens[:, None])
-        unexplained = np.maximum(seen.running.value - flight.total, 0.0) * tokens / mass[:, 0]
-        scale = np.divide(
-            clock.elapsed_seconds, seen.interval_seconds, out=np.ones(len(tpot)), where=seen.interval_seconds > 0
-        )
-        counted = seen.first_tokens.value * scale
-        started = np.where(seen.running.fresh, unexplained, expected)
-        started = np.where(covered & seen.first_tokens.fresh, counted, started)
-        started = np.where(clock.returning, started, 0.0)  # who is new here was not seen to start
-        flight, newborn, width = inflight.admit(
-            flight,
-            started=started,
-            tokens=tokens,
-            survival=survival,
-            width_seconds=width_seconds,
-            elapsed_seconds=clock.elapsed_seconds,
-        )
-        exposed = exposed + newborn
-    flight = inflight.correct(
-        flight,
+    """Requests in flight now, cohort widths, requests started, and tokens written by bucket."""
+    corrected = partial(
+        inflight.correct,
         running=seen.running.value,
         known=seen.running.fresh,
         survival=survival,
         attained=seen.attained.value,
         attained_known=seen.attained.fresh,
     )
-    return flight, width, started, exposed
+    if clock.elapsed_seconds <= 0:
+        return corrected(state.flight), width_seconds, np.zeros(len(tpot)), np.zeros((len(tpot), BUCKETS))
+    tokens = clock.elapsed_seconds / tpot
+    aged, depth = inflight.advance(state.flight, tokens=tokens, survival=survival)
+    started = _started(state, clock=clock, seen=seen, covered=covered, survival=survival, aged=aged, tokens=tokens)
+    expected, newborn = inflight.admit(aged, started=started, tokens=tokens, survival=survival)
+    found = corrected(expected)
+    older = inflight.exposure(state.flight, tokens=tokens, depth=depth, expected=aged, found=found.older)
+    flight, width = inflight.make_room(found, width_seconds=width_seconds, elapsed_seconds=clock.elapsed_seconds)
+    return flight, width, started, older + newborn
+
+
+def _started(
+    state: FleetState,
+    *,
+    clock: Clock,
+    seen: FleetArrays,
+    covered: Mask,
+    survival: Survival,
+    aged: inflight.InFlight,
+    tokens: Array,
+) -> Array:
+    """Requests that started since the last tick, shape (services,).
+
+    Counted by first tokens; without that counter they are what the running gauge shows beyond the survivors; without
+    a gauge they are assumed at the rate last known. A service that is new here was not seen to start anything.
+    """
+    interval = seen.interval_seconds
+    scale = np.divide(clock.elapsed_seconds, interval, out=np.ones(len(tokens)), where=interval > 0)
+    counted = seen.first_tokens.value * scale
+    mass, _ = survival.integrals(tokens[:, None])
+    unexplained = np.maximum(seen.running.value - aged.total, 0.0) * tokens / mass[:, 0]
+    expected = state.arrivals.rates[:, arrivals.MEDIUM] * clock.elapsed_seconds
+    started = np.where(seen.running.fresh, unexplained, expected)
+    started = np.where(covered & seen.first_tokens.fresh, counted, started)
+    return np.where(clock.returning, started, 0.0)
 
 
 def _finished(seen: FleetArrays, survival: Survival) -> Array:

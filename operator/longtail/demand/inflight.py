@@ -39,6 +39,11 @@ class InFlight:
         return cls(requests=zeros, age_tokens=zeros, started=zeros)
 
     @property
+    def older(self) -> "InFlight":
+        """All cohorts but the youngest."""
+        return InFlight(requests=self.requests[:, 1:], age_tokens=self.age_tokens[:, 1:], started=self.started[:, 1:])
+
+    @property
     def total(self) -> Array:
         """Requests in flight, shape (services,)."""
         result: Array = self.requests.sum(axis=1, dtype=np.float64)
@@ -51,54 +56,50 @@ class InFlight:
         return result
 
 
-def advance(state: InFlight, *, tokens: Array, survival: Survival) -> tuple[InFlight, Array]:
-    """Cohorts after each request has written ``tokens`` more, shape (services,), and the tokens written by bucket.
+def advance(state: InFlight, *, tokens: Array, survival: Survival) -> tuple[InFlight, Array32]:
+    """Cohorts after each request has written ``tokens`` more, shape (services,), and the hazard each went through.
 
-    A cohort of n requests falls to n S(u + v)/S(u). While it does, it has on average n (1 - e^-d)/d members, where
-    d is the hazard it went through; so many tokens each count as exposure, shape (services, `BUCKETS`), in the
-    buckets they were written in.
+    A cohort of n requests falls to n S(u + v)/S(u) = n exp(-depth).
+
+    >>> flight = InFlight(*np.array([[[100.0]], [[0.0]], [[100.0]]], dtype=np.float32))
+    >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([32768.0]))
+    >>> aged, depth = advance(flight, tokens=np.array([500.0]), survival=s)
+    >>> aged.total.round(1).tolist(), depth.tolist()
+    ([60.7], [[0.5]])
     """
-    step = tokens.astype(np.float32)[:, None]
-    age = state.age_tokens + step
+    age = state.age_tokens + tokens.astype(np.float32)[:, None]
     depth = survival.cumulative_hazard(age) - survival.cumulative_hazard(state.age_tokens)
     depth = np.maximum(depth, np.float32(0))
-    gone = -np.expm1(-depth)
-    alive = state.requests * (1 - gone)
-    some = depth > 1e-5
-    during = state.requests * np.where(some, gone / np.where(some, depth, 1), np.float32(1))
-    passed = np.zeros((len(tokens), BUCKETS + 1))
-    for bucket in range(1, BUCKETS):
-        inside = np.clip(EDGES[bucket].astype(np.float32) - state.age_tokens, 0, step)
-        passed[:, bucket] = np.einsum("cg,cg->c", during, inside)
-    passed[:, BUCKETS] = during.sum(axis=1, dtype=np.float64) * tokens
-    exposed = np.maximum(np.diff(passed, axis=1), 0.0)
-    return replace(state, requests=np.where(alive < _FEW, 0, alive), age_tokens=age), exposed
+    alive = state.requests * np.exp(-depth)
+    return replace(state, requests=np.where(alive < _FEW, np.float32(0), alive), age_tokens=age), depth
 
 
-def admit(
-    state: InFlight, *, started: Array, tokens: Array, survival: Survival, width_seconds: Array, elapsed_seconds: float
-) -> tuple[InFlight, Array, Array]:
-    """A new cohort of requests that began evenly over the tick, the tokens they wrote by bucket, and the new widths.
+def admit(state: InFlight, *, started: Array, tokens: Array, survival: Survival) -> tuple[InFlight, Array]:
+    """Cohorts with a new one in front, of requests that began evenly over the tick, and the tokens those wrote.
 
     ``tokens`` is what a request running for the whole tick wrote, shape (services,). Of those that began x tokens
     ago S(x) are left, so I(v)/v of them on average, of mean age J(v)/I(v). A position y has been written by
-    those who began at least y tokens ago and lived to: exposure is the integral of (1 - y/v) S(y) over each bucket.
-    ``width_seconds``, shape (`COHORTS`,), is how long each cohort took to start; the pair of neighbours that is
-    narrowest for its age is merged to make room.
+    those who began at least y tokens ago and lived to: exposure, shape (services, `BUCKETS`), is the integral of
+    (1 - y/v) S(y) over each bucket.
+
+    >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([32768.0]))
+    >>> flight, exposed = admit(InFlight.fresh(1), started=np.array([10.0]), tokens=np.array([300.0]), survival=s)
+    >>> flight.total.round(2).tolist(), float(exposed.sum().round())     # 10 requests of 0 to 300 tokens, some done
+    ([8.64], 1361.0)
     """
     step = np.maximum(tokens, 1e-3)[:, None]
     edges = np.minimum(np.append(EDGES[1:], np.inf), step)
     mass, moment = survival.integrals(edges)
     alive, aged = mass[:, -1], moment[:, -1]
     inside = np.diff(mass, axis=1, prepend=0.0) - np.diff(moment, axis=1, prepend=0.0) / step
-    exposed = started[:, None] * np.maximum(inside, 0.0)
-    newborn = InFlight(
-        requests=(started * alive / step[:, 0]).astype(np.float32)[:, None],
-        age_tokens=(aged / alive).astype(np.float32)[:, None],
-        started=started.astype(np.float32)[:, None],
+    requests = (started * alive / step[:, 0]).astype(np.float32)[:, None]
+    age = (aged / alive).astype(np.float32)[:, None]
+    after = InFlight(
+        requests=np.concatenate([requests, state.requests], axis=1),
+        age_tokens=np.concatenate([age, state.age_tokens], axis=1),
+        started=np.concatenate([started.astype(np.float32)[:, None], state.started], axis=1),
     )
-    pair, widths = _merge_plan(width_seconds, elapsed_seconds)
-    return _merge(state, newborn, pair), exposed, widths
+    return after, started[:, None] * np.maximum(inside, 0.0)
 
 
 def correct(
@@ -131,8 +132,9 @@ def correct(
     blank = np.flatnonzero(known & (running > 0) & ~explained)
     if len(blank):
         age = age.copy()
-        age[blank] = _seeded(survival.rows(blank), attained[blank] / running[blank], attained_known[blank])
-        requests[blank] = started[blank] = target[blank, None] / COHORTS
+        mean_age = attained[blank] / running[blank]
+        age[blank] = _seeded(survival.rows(blank), requests.shape[1], mean_age, attained_known[blank])
+        requests[blank] = started[blank] = target[blank, None] / requests.shape[1]
     row = known[:, None]
     return InFlight(
         requests=np.where(row, np.where(requests < _FEW, np.float32(0), requests), state.requests),
@@ -141,29 +143,51 @@ def correct(
     )
 
 
-def _seeded(survival: Survival, mean_age: Array, known: Mask) -> Array:
+def _seeded(survival: Survival, count: int, mean_age: Array, known: Mask) -> Array:
     """Ages in tokens of requests of whom nothing but (perhaps) their mean age is known."""
-    ages = survival.stationary_ages(COHORTS)
+    ages = survival.stationary_ages(count)
     usual = np.maximum(ages.mean(axis=1), 1e-3)
     stretch = np.where(known, np.clip(mean_age / usual, 0.25, 4.0), 1.0)
     result: Array = np.minimum(ages * stretch[:, None], survival.limit[:, None])
     return result
 
 
-def _merge_plan(width_seconds: Array, elapsed_seconds: float) -> tuple[int, Array]:
-    """Which cohort to merge with the next older one, and the widths afterwards (shape (`COHORTS`,))."""
-    until = elapsed_seconds + np.cumsum(width_seconds)
-    cost = (width_seconds[:-1] + width_seconds[1:]) / np.maximum(until[1:], 1e-9)
-    # Ties go to the older pair: empty cohorts (width 0) are used up from the far end.
-    pair = len(cost) - 1 - int(np.argmin(cost[::-1]))
-    merged = np.concatenate(
-        [width_seconds[:pair], [width_seconds[pair] + width_seconds[pair + 1]], width_seconds[pair + 2 :]]
-    )
-    return pair, np.concatenate([[elapsed_seconds], merged])
+def exposure(before: InFlight, *, tokens: Array, depth: Array32, expected: InFlight, found: InFlight) -> Array:
+    """Tokens written by cohorts that were there before the tick, by bucket: shape (services, `BUCKETS`).
+
+    A cohort that falls from n to n exp(-d) has n (1 - e^-d)/d members on average; so many tokens each count in
+    the buckets they were written in. d is the hazard that was expected, moved by what the gauge then showed
+    (``found`` against ``expected``), so that requests which last longer than thought are exposure from the first tick.
+
+    >>> before = InFlight(*np.array([[[100.0]], [[200.0]], [[100.0]]], dtype=np.float32))
+    >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([32768.0]))
+    >>> aged, depth = advance(before, tokens=np.array([500.0]), survival=s)
+    >>> exposure(before, tokens=np.array([500.0]), depth=depth, expected=aged, found=aged)[0, 8:10].round().tolist()
+    [23608.0, 15739.0]
+    """
+    step = tokens.astype(np.float32)[:, None]
+    there = (expected.requests > _FEW) & (found.requests > _FEW)
+    ratio = np.divide(found.requests, expected.requests, out=np.ones_like(depth), where=there)
+    # Bounds: a gauge that says 0 does not say that all ended at once, nor one that doubles that they multiplied.
+    seen = np.clip(depth - np.log(np.clip(ratio, 1e-9, 1e9)), 0, depth + 3).astype(np.float32)
+    some = seen > 1e-5
+    during = before.requests * np.where(some, -np.expm1(-seen) / np.where(some, seen, 1), np.float32(1))
+    passed = np.zeros((len(tokens), BUCKETS + 1))
+    for bucket in range(1, BUCKETS):
+        inside = np.clip(EDGES[bucket].astype(np.float32) - before.age_tokens, 0, step)
+        passed[:, bucket] = np.einsum("cg,cg->c", during, inside)
+    passed[:, BUCKETS] = during.sum(axis=1, dtype=np.float64) * tokens
+    result: Array = np.maximum(np.diff(passed, axis=1), 0.0)
+    return result
 
 
-def _merge(state: InFlight, newborn: InFlight, pair: int) -> InFlight:
-    """Cohorts with the newborn in front and ``pair``, ``pair + 1`` made one, its age the mean of its members'."""
+def make_room(state: InFlight, *, width_seconds: Array, elapsed_seconds: float) -> tuple[InFlight, Array]:
+    """Cohorts with two neighbours made one, and the widths afterwards: `COHORTS` again after `admit`.
+
+    ``width_seconds``, shape (`COHORTS`,), is how long each took to start; the new one took ``elapsed_seconds``. The pair
+    that is narrowest for its age is merged, its age the mean of its members'.
+    """
+    pair, widths = _merge_plan(width_seconds, elapsed_seconds)
     two = slice(pair, pair + 2)
     requests = state.requests[:, two].sum(axis=1, keepdims=True)
     weight = np.where(requests > _FEW, state.requests[:, two], np.float32(0.5))
@@ -171,11 +195,22 @@ def _merge(state: InFlight, newborn: InFlight, pair: int) -> InFlight:
     age = (share * state.age_tokens[:, two]).sum(axis=1, keepdims=True)
     started = state.started[:, two].sum(axis=1, keepdims=True)
 
-    def joined(front: Array32, old: Array32, middle: Array32) -> Array32:
-        return np.concatenate([front, old[:, :pair], middle, old[:, pair + 2 :]], axis=1)
+    def joined(old: Array32, middle: Array32) -> Array32:
+        return np.concatenate([old[:, :pair], middle, old[:, pair + 2 :]], axis=1)
 
-    return InFlight(
-        requests=joined(newborn.requests, state.requests, requests),
-        age_tokens=joined(newborn.age_tokens, state.age_tokens, age),
-        started=joined(newborn.started, state.started, started),
+    merged = InFlight(
+        requests=joined(state.requests, requests),
+        age_tokens=joined(state.age_tokens, age),
+        started=joined(state.started, started),
     )
+    return merged, widths
+
+
+def _merge_plan(width_seconds: Array, elapsed_seconds: float) -> tuple[int, Array]:
+    """Which cohort to merge with the next older one, the newest counted, and the widths afterwards."""
+    widths = np.append(elapsed_seconds, width_seconds)
+    until = np.cumsum(widths)
+    cost = (widths[1:-1] + widths[2:]) / np.maximum(until[2:], 1e-9)  # the newest stays by itself
+    # Ties go to the older pair: empty cohorts (width 0) are used up from the far end.
+    pair = len(cost) - int(np.argmin(cost[::-1]))
+    return pair, np.concatenate([widths[:pair], [widths[pair] + widths[pair + 1]], widths[pair + 2 :]])

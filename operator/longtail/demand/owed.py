@@ -7,7 +7,7 @@ tokens at the start, 3,764 after 4,000 tokens, in DeepSeek-R1's production lengt
 
 import numpy as np
 
-from longtail.demand.buckets import EDGES, Array, bucket_of
+from longtail.demand.buckets import Array
 from longtail.demand.inflight import InFlight
 from longtail.demand.survival import Survival
 
@@ -15,24 +15,12 @@ from longtail.demand.survival import Survival
 def running_tokens(flight: InFlight, *, survival: Survival) -> Array:
     """Output tokens that the requests in flight have still to write, shape (services,).
 
-    The mean residual life is computed at the bucket edges and taken as linear between them.
-
     >>> flight = InFlight(*np.array([[[10.0]], [[700.0]], [[10.0]]], dtype=np.float32))
     >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([32768.0]))
     >>> running_tokens(flight, survival=s).round(0).tolist()
     [10000.0]
     """
-    limit = survival.limit[:, None]
-    knots = np.minimum(np.append(EDGES, 2 * EDGES[-1]), limit)
-    rest = survival.residual(knots).astype(np.float32)
-    age = np.minimum(flight.age_tokens, limit.astype(np.float32))
-    bucket = bucket_of(age)
-    low = np.take_along_axis(rest, bucket, axis=1)
-    high = np.take_along_axis(rest, bucket + 1, axis=1)
-    start = np.take_along_axis(knots.astype(np.float32), bucket, axis=1)
-    end = np.take_along_axis(knots.astype(np.float32), bucket + 1, axis=1)
-    part = (age - start) / np.maximum(end - start, np.float32(1))
-    left = flight.requests * (low + np.clip(part, 0, 1) * (high - low))
+    left = flight.requests * survival.residual(flight.age_tokens)
     result: Array = left.sum(axis=1, dtype=np.float64)
     return result
 

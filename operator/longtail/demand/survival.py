@@ -17,6 +17,7 @@ import numpy as np
 
 from longtail.demand.buckets import EDGES, Array, Array32, Index, bucket_of
 
+_UPPER_32 = np.append(EDGES[1:], np.inf).astype(np.float32)
 _DEEPEST = 60.0
 """Cumulative hazard beyond which nobody is left (e^-60): keeps exp away from underflow in 32 bits too."""
 
@@ -30,7 +31,8 @@ def decay_integrals(hazard: Array, length: Array) -> tuple[Array, Array]:
     >>> zeroth.round(3).tolist(), first.round(1).tolist()
     ([63.212, 100.0], [2642.4, 5000.0])
     """
-    x = np.minimum(hazard * length, _DEEPEST)
+    length = np.minimum(length, _DEEPEST / hazard)  # nobody is left beyond
+    x = hazard * length
     small = x < 1e-3
     safe = np.where(small, 1.0, x)
     gone = -np.expm1(-safe)
@@ -56,6 +58,8 @@ class Survival:
     """J: tokens squared."""
     limit: Array
     """Longest answer in tokens, shape (services,)."""
+    rest: Array
+    """Mean tokens still to come of an answer that has reached the *upper* edge of the bucket; 0 at the limit."""
     mean: Array
     """I(limit): mean length in tokens, shape (services,)."""
     half_square: Array
@@ -70,7 +74,7 @@ class Survival:
         ([1000.0], [1000.0])
         """
         upper = np.minimum(np.append(EDGES[1:], np.inf), limit[:, None])
-        width = np.maximum(upper - EDGES, 0.0)
+        width = np.minimum(np.maximum(upper - EDGES, 0.0), _DEEPEST / hazard)
         grown = np.minimum(np.cumsum(hazard * width, axis=1), _DEEPEST)
         cumulative = np.concatenate([np.zeros((len(hazard), 1)), grown[:, :-1]], axis=1)
         zeroth, first = decay_integrals(hazard, width)
@@ -78,12 +82,17 @@ class Survival:
         mass = np.cumsum(alive * zeroth, axis=1)
         moment = np.cumsum(alive * (EDGES * zeroth + first), axis=1)
         zero = np.zeros((len(hazard), 1))
+        rest = np.zeros_like(hazard)
+        through = np.exp(-np.minimum(hazard * width, _DEEPEST))
+        for bucket in range(len(EDGES) - 2, -1, -1):
+            rest[:, bucket] = zeroth[:, bucket + 1] + through[:, bucket + 1] * rest[:, bucket + 1]
         return cls(
             hazard=hazard,
             cumulative=cumulative,
             mass=np.concatenate([zero, mass[:, :-1]], axis=1),
             moment=np.concatenate([zero, moment[:, :-1]], axis=1),
             limit=limit,
+            rest=rest,
             mean=mass[:, -1],
             half_square=moment[:, -1],
         )
@@ -133,20 +142,24 @@ class Survival:
         edge = EDGES[bucket_of(np.minimum(age, self.limit[:, None]))]
         return mass + alive * zeroth, moment + alive * (edge * zeroth + first)
 
-    def residual(self, age: Array) -> Array:
-        """Mean tokens still to come of an answer that has reached an age, shape (services, n).
+    def residual(self, age: Array32) -> Array32:
+        """Mean tokens still to come of an answer that has reached an age, shape (services, n), in 32 bits.
 
-        (I(limit) - I(u)) / S(u). An answer at the limit has nothing left.
+        What is written to the end of the bucket, and the rest of those that get there. At the limit nothing is left.
 
         >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([8000.0]))
-        >>> s.residual(np.array([[0.0, 4000.0, 7000.0, 8000.0]])).round(0).tolist()
+        >>> s.residual(np.array([[0.0, 4000.0, 7000.0, 8000.0]], dtype=np.float32)).round().tolist()
         [[1000.0, 982.0, 632.0, 0.0]]
         """
-        mass, _ = self.integrals(age)
-        alive = self.survival(age)
-        left = np.maximum(self.mean[:, None] - mass, 0.0)
-        rest = np.divide(left, alive, out=np.zeros_like(left), where=alive > 1e-20)
-        result: Array = np.minimum(rest, np.maximum(self.limit[:, None] - age, 0.0))
+        bucket = bucket_of(age)
+        hazard = np.take_along_axis(self.hazard.astype(np.float32), bucket, axis=1)
+        rest = np.take_along_axis(self.rest.astype(np.float32), bucket, axis=1)
+        end = np.minimum(
+            _UPPER_32[bucket], self.limit.astype(np.float32)[:, None]
+        )
+        depth = hazard * np.maximum(end - age, np.float32(0))
+        gone = -np.expm1(-np.minimum(depth, np.float32(_DEEPEST)))
+        result: Array32 = gone / hazard + (1 - gone) * rest
         return result
 
     def quantile(self, share: float) -> Array:
