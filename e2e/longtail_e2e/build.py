@@ -153,7 +153,7 @@ def _build(target: Path, *, progress: Progress) -> None:
     def tell(lines: Sequence[str]) -> None:
         # `go build -v` names a package when its compilation starts, and none that Go's own cache holds.
         compiled = len(lines)
-        progress(step, f"package {compiled} of {packages}" if compiled < packages else "linking")
+        progress(step, f"package {compiled} of at most {packages}" if compiled < packages else "linking")
 
     partial = Path(tempfile.mkdtemp(prefix="partial-", dir=target.parent))
     try:

@@ -152,10 +152,12 @@ class ProcessGroup:
         self._running[name].popen.send_signal(signal.SIGCONT)
 
     def stop_all(self) -> None:
-        """Stop every process, the last started first."""
+        """Stop every process, the last started first; a restart does not change a process's place."""
+        # An API server that was restarted, and is stopped before its clients, would cost each of them its goodbye.
+        order = list(dict.fromkeys(name for name, _ in self._history))
         try:
-            while self._running:
-                self.stop(next(reversed(self._running)))
+            for name in reversed(order):
+                self.stop(name)
         finally:
             # Reached with processes left only when stopping was interrupted.
             for running in list(self._running.values()):

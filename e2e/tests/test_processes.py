@@ -53,6 +53,9 @@ def test_all_are_stopped_in_the_reverse_order_of_their_start(tmp_path: Path) -> 
             "time.sleep(600)\n"
         )
         group.start(python(name, code, ready=ready.exists))
+    (tmp_path / "first").unlink()
+    group.restart("first")
+    ended.unlink()
     group.stop_all()
     assert ended.read_text().split() == ["third", "second", "first"]
 
