@@ -208,6 +208,11 @@ class Engines:
         """Let clients send so many requests from now on."""
         self._ask("POST", f"/services/{service}/rate", {"points": [[0.0, requests_per_second / self._speed]]})
 
+    def ramp(self, service: str, *, since: float, until: float, seconds: float) -> None:
+        """Let the rate rise or fall evenly from now on, then stay; in requests per second, as `rate`."""
+        points = [[0.0, since / self._speed], [seconds * self._speed, until / self._speed]]
+        self._ask("POST", f"/services/{service}/rate", {"points": points})
+
     def silence(self, service: str) -> None:
         """End all load: no new requests, and everybody who waits or runs gives up."""
         self.rate(service, 0.0)

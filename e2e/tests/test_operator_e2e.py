@@ -218,6 +218,34 @@ def test_a_pool_follows_its_load_up_and_down_and_says_why(world: World) -> None:
     assert f"New size: {calm}; reason: " in events
 
 
+def test_the_second_of_two_identical_rises_is_met_before_a_queue_forms(world: World) -> None:
+    world.deploy()
+    world.serve(objective={"attainmentPercent": 90})
+    world.wait_for_condition("Ready", "True")
+    name = world.service()
+
+    def waiting_when_the_first_start_was_asked_for() -> int:
+        """Rise from 6 to 45 requests a second within 20 s: from one replica's work to four."""
+        before = world.replicas()
+        world.engines.ramp(name, since=6.0, until=BUSY, seconds=20.0)
+        world.wait_for_replicas(lambda replicas: replicas > before)
+        waiting: int = world.engines.truth(name)["waiting_requests"]
+        world.wait_for_replicas(lambda replicas: replicas >= 4)
+        return waiting
+
+    world.engines.rate(name, 6.0)
+    world.operator.wait_for_ticks(5)
+    first = waiting_when_the_first_start_was_asked_for()
+    world.engines.rate(name, 6.0)
+    world.wait_for_replicas(lambda replicas: replicas <= 2, seconds=120)
+    second = waiting_when_the_first_start_was_asked_for()
+    assert second == 0, f"{first} requests waited when the first rise was met, {second} at the second"
+
+    status = world.get("rsv")["status"]
+    assert status["demand"]["slotsUpper"] >= status["demand"]["slotsForecast"]
+    assert "Forecast" in {step["rung"] for step in status["decision"]["ladder"]}
+
+
 def test_advise_publishes_the_number_and_writes_nothing(world: World) -> None:
     world.deploy()
     world.serve(mode="Advise")
