@@ -121,3 +121,14 @@ def numbers(demand: Demand) -> list[float]:
     parts = (demand, demand.capacity, demand.lengths, demand.startup)
     values = [getattr(part, name) for part in parts for name in part.__dataclass_fields__]
     return [value for value in values if isinstance(value, float)]
+
+
+NOW_SLOTS = 60.0
+
+
+def overloaded(ticks: int) -> list[Observation]:
+    """One pod that is full with 20 requests while 40 wait: one starts whenever one ends, and as many arrive."""
+    requests = poisson(0.4, TICK * ticks + 600, since=-600.0)
+    return [
+        replace(one, running_requests=Signal(20.0), waiting_requests=Signal(40.0)) for one in stream(requests, ticks)
+    ]

@@ -34,15 +34,14 @@ class Curve:
             alive *= math.exp(-min(hazard * width, 60))
 
     def depth(self, age):
-        """Cumulative hazard, 60 at most."""
-        if age >= self.limit:
-            return 60.0
-        widths = (max(min(high, age) - low, 0.0) for low, high in zip(LOWER, UPPER, strict=True))
-        return min(sum(h * width for h, width in zip(self.hazard, widths, strict=True)), 60.0)
+        """Cumulative hazard, 60 more from the limit on."""
+        until = min(age, self.limit)
+        widths = (max(min(high, until) - low, 0.0) for low, high in zip(LOWER, UPPER, strict=True))
+        return sum(h * width for h, width in zip(self.hazard, widths, strict=True)) + 60 * (age >= self.limit)
 
     def left(self, age):
         """S."""
-        return 0.0 if age >= self.limit else math.exp(-self.depth(age))
+        return 0.0 if age >= self.limit else math.exp(-min(self.depth(age), 60))
 
     def mass(self, age=math.inf):
         """I: sum of alive (1 - e^-hx)/h."""
@@ -142,7 +141,7 @@ class ScalarService:
         if elapsed > 0:
             started, exposed = self.flow(seen, recent, elapsed / per_token, elapsed, covers, first)
         if fresh(n):
-            self.match(n.value, recent, seen.attained_tokens)
+            self.match(n.value, recent, seen.attained_tokens, elapsed)
         if elapsed > 0:
             self.expose(exposed, elapsed / per_token)
         self.learn_lengths(seen, settled, recent, exposed, elapsed, covers)
@@ -157,13 +156,14 @@ class ScalarService:
         return self.say(seen, settled, recent, per_token)
 
     def flow(self, seen, curve, step, elapsed, covers, first):
-        """Ages the cohorts by a step in tokens and adds the newborn; returns starts and their tokens by bucket."""
+        """Ages the cohorts by a step in tokens and adds the newborn; returns starts and their tokens by bucket.
+
+        Twice: first to see how many tokens were written in each bucket, which with the endings gives the tick's own
+        hazards, then with those.
+        """
         for cohort in self.cohorts:
             cohort.before, cohort.born = cohort.requests, cohort.age
-            cohort.depth = max(curve.depth(cohort.age + step) - curve.depth(cohort.age), 0.0)
-            cohort.requests *= math.exp(-cohort.depth)
-            cohort.expected = cohort.requests
-            cohort.age += step
+        self.age_all(curve, step)
         if first:
             started = 0.0
         elif covers and fresh(seen.first_tokens):
@@ -173,14 +173,36 @@ class ScalarService:
             started = max(seen.running_requests.value - survivors, 0.0) * step / curve.mass(step)
         else:
             started = self.rate(2) * elapsed
-        exposed = [0.0] * BUCKETS
+        if covers and fresh(seen.running_requests) and seen.finished_output_tokens is not None:
+            guess = self.newborn_tokens(curve, step, started)
+            self.expose(guess, step)
+            hazard = []
+            for b in range(BUCKETS):
+                weight = lengths.TICK_REQUESTS * min(UPPER[b] - LOWER[b], curve.mass())
+                ended = seen.finished_output_tokens.counts[b]
+                raw = (ended + weight * curve.hazard[b]) / (guess[b] + weight)
+                hazard.append(min(max(raw, 1e-9), 1.0))
+            curve = Curve(hazard, curve.limit)
+        self.age_all(curve, step)
+        alive = curve.mass(step)
+        exposed = self.newborn_tokens(curve, step, started)
+        self.cohorts.append(Cohort(started * alive / step, curve.moment(step) / alive, started))
+        return started, exposed
+
+    def age_all(self, curve, step):
+        for cohort in self.cohorts:
+            cohort.depth = min(max(curve.depth(cohort.born + step) - curve.depth(cohort.born), 0.0), 60)
+            cohort.requests = cohort.expected = cohort.before * math.exp(-cohort.depth)
+            cohort.age = cohort.born + step
+
+    @staticmethod
+    def newborn_tokens(curve, step, started):
+        tokens = []
         for b in range(BUCKETS):
             low, high = min(LOWER[b], step), min(UPPER[b], step)
             mass = curve.mass(high) - curve.mass(low)
-            exposed[b] += started * (mass - (curve.moment(high) - curve.moment(low)) / step)
-        alive = curve.mass(step)
-        self.cohorts.append(Cohort(started * alive / step, curve.moment(step) / alive, started))
-        return started, exposed
+            tokens.append(started * (mass - (curve.moment(high) - curve.moment(low)) / step))
+        return tokens
 
     def expose(self, exposed, step):
         """Adds the tokens written by the cohorts that were there before."""
@@ -195,17 +217,23 @@ class ScalarService:
                 inside = min(UPPER[b], cohort.born + step) - max(LOWER[b], cohort.born)
                 exposed[b] += average * max(inside, 0.0)
 
-    def match(self, running, curve, attained):
+    def match(self, running, curve, attained, elapsed):
         """Cohorts add up to the gauge."""
-        for _ in range(3):
-            total = sum(cohort.requests for cohort in self.cohorts)
-            for cohort in self.cohorts:
-                cohort.requests = min(cohort.requests * (running / total if total > 1e-6 else 1), cohort.started)
+        bounded = elapsed > 0 and self.running_fresh
+        newborn = self.cohorts[-1] if self.cohorts else None
+        most = [(c.started if c is newborn else c.before) if bounded else math.inf for c in self.cohorts]
+        low, high = 0.0, 1e12
+        for _ in range(200):  # the factor by which all grow or shrink, by bisection
+            factor = math.sqrt(low * high) if low > 0 else high / 1e3
+            total = sum(min(c.requests * factor, m) for c, m in zip(self.cohorts, most, strict=True))
+            low, high = (factor, high) if total < running else (low, factor)
+            if high < 1e-12:
+                break
+        for cohort, bound in zip(self.cohorts, most, strict=True):
+            cohort.requests = min(cohort.requests * high, bound)
         total = sum(cohort.requests for cohort in self.cohorts)
-        if total > 0.01 * running:
-            for cohort in self.cohorts:
-                cohort.requests *= running / total
-                cohort.started = max(cohort.started, cohort.requests)
+        if bounded or total > 1e-6:
+            newborn.requests += max(running - total, 0.0)
         elif running > 0:
             many = 32 if self.now is None else 33
             ages = [self.age_at(curve, (i + 0.5) / many) for i in range(many)]
@@ -273,7 +301,7 @@ class ScalarService:
         step = self.parameters.startup_seconds / per_token
         last = 0.0
         for cohort in self.cohorts:
-            last += cohort.requests * math.exp(-(recent.depth(cohort.age + step) - recent.depth(cohort.age)))
+            last += cohort.requests * math.exp(-min(recent.depth(cohort.age + step) - recent.depth(cohort.age), 60))
         if waiting:  # there is room: they start within the first of twelve steps
             last += waiting * (recent.mass(step) - recent.mass(step * 11 / 12)) / (step / 12)
         paths = [last + self.rate(i) * per_token * recent.mass(step) for i in range(len(SCALES))]

@@ -64,13 +64,21 @@ def follow(
     covered = _covered(clock, seen.interval_seconds)
     service = _smooth(state.service, clock=clock, seen=seen, covered=covered)
     tpot = time_per_token(service, default=parameters.target_tpot_seconds)
+    ended = _finished(seen, survival)
     flight, width, started, exposed = _flight(
-        state, clock=clock, seen=seen, covered=covered, survival=survival, tpot=tpot, width_seconds=width_seconds
+        state,
+        clock=clock,
+        seen=seen,
+        covered=covered,
+        survival=survival,
+        ended=ended,
+        tpot=tpot,
+        width_seconds=width_seconds,
     )
     learned = covered & gauges_fresh & state.service.running_fresh
     length_state = lengths.learn(
         state.lengths,
-        ended=_finished(seen, survival),
+        ended=ended,
         exposed=exposed,
         survival=settled,
         learned=learned & seen.finished_known,
@@ -157,6 +165,7 @@ def _flight(
     seen: FleetArrays,
     covered: Mask,
     survival: Survival,
+    ended: Array,
     tpot: Array,
     width_seconds: Array,
 ) -> tuple[inflight.InFlight, Array, Array, Array]:
@@ -170,12 +179,25 @@ def _flight(
         attained_known=seen.attained.fresh,
     )
     if clock.elapsed_seconds <= 0:
-        return corrected(state.flight), width_seconds, np.zeros(len(tpot)), np.zeros((len(tpot), BUCKETS))
+        unbounded = np.full(state.flight.requests.shape, np.inf, dtype=np.float32)
+        return (
+            corrected(state.flight, ceiling=unbounded),
+            width_seconds,
+            np.zeros(len(tpot)),
+            np.zeros((len(tpot), BUCKETS)),
+        )
     tokens = clock.elapsed_seconds / tpot
     aged, depth = inflight.advance(state.flight, tokens=tokens, survival=survival)
     started = _started(state, clock=clock, seen=seen, covered=covered, survival=survival, aged=aged, tokens=tokens)
-    expected, newborn = inflight.admit(aged, started=started, tokens=tokens, survival=survival)
-    found = corrected(expected)
+    _, newborn = inflight.admit(aged, started=started, tokens=tokens, survival=survival)
+    older = inflight.exposure(state.flight, tokens=tokens, depth=depth, expected=aged, found=aged)
+    told = covered & seen.finished_known & seen.running.fresh
+    tick = lengths.of_tick(ended=ended, exposed=older + newborn, survival=survival, known=told)
+    aged, depth = inflight.advance(state.flight, tokens=tokens, survival=tick)
+    expected, newborn = inflight.admit(aged, started=started, tokens=tokens, survival=tick)
+    ceiling = np.concatenate([started[:, None], state.flight.requests], axis=1).astype(np.float32)
+    followed = clock.returning & state.service.running_fresh  # elsewhere the state is no bound, only a guess
+    found = corrected(expected, ceiling=np.where(followed[:, None], ceiling, np.float32(np.inf)))
     older = inflight.exposure(state.flight, tokens=tokens, depth=depth, expected=aged, found=found.older)
     flight, width = inflight.make_room(found, width_seconds=width_seconds, elapsed_seconds=clock.elapsed_seconds)
     return flight, width, started, older + newborn

@@ -47,7 +47,7 @@ class Survivors:
 def survivors(flight: InFlight, *, survival: Survival, step_tokens: Array, steps: int) -> Survivors:
     """Requests in flight that last ``steps`` steps of ``step_tokens`` tokens, shape (services,), each.
 
-    >>> flight = InFlight(*np.array([[[100.0]], [[0.0]], [[100.0]]], dtype=np.float32))
+    >>> flight = InFlight(*np.array([[[100.0]], [[0.0]]], dtype=np.float32))
     >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([32768.0]))
     >>> survivors(flight, survival=s, step_tokens=np.array([500.0]), steps=2).requests.round(1).tolist()
     [[60.7, 36.8]]
@@ -58,7 +58,7 @@ def survivors(flight: InFlight, *, survival: Survival, step_tokens: Array, steps
     for step in range(steps):
         age: Array32 = flight.age_tokens + ((step + 1) * step_tokens).astype(np.float32)[:, None]
         depth = survival.cumulative_hazard(age) - now
-        left = flight.requests * np.exp(-np.maximum(depth, np.float32(0)))
+        left = flight.requests * np.exp(-np.clip(depth, np.float32(0), np.float32(60)))
         requests[:, step] = left.sum(axis=1)
         tokens[:, step] = np.einsum("cg,cg->c", left, age)
     return Survivors(requests=requests, tokens=tokens)

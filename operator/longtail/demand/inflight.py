@@ -29,19 +29,17 @@ class InFlight:
     """Requests of the cohort expected to be still running."""
     age_tokens: Array32
     """Tokens each of them has written."""
-    started: Array32
-    """Requests the cohort began with: it never has more."""
 
     @classmethod
     def fresh(cls, services: int) -> "InFlight":
         """Nobody in flight."""
         zeros = np.zeros((services, COHORTS), dtype=np.float32)
-        return cls(requests=zeros, age_tokens=zeros, started=zeros)
+        return cls(requests=zeros, age_tokens=zeros)
 
     @property
     def older(self) -> "InFlight":
         """All cohorts but the youngest."""
-        return InFlight(requests=self.requests[:, 1:], age_tokens=self.age_tokens[:, 1:], started=self.started[:, 1:])
+        return InFlight(requests=self.requests[:, 1:], age_tokens=self.age_tokens[:, 1:])
 
     @property
     def total(self) -> Array:
@@ -61,7 +59,7 @@ def advance(state: InFlight, *, tokens: Array, survival: Survival) -> tuple[InFl
 
     A cohort of n requests falls to n S(u + v)/S(u) = n exp(-depth).
 
-    >>> flight = InFlight(*np.array([[[100.0]], [[0.0]], [[100.0]]], dtype=np.float32))
+    >>> flight = InFlight(*np.array([[[100.0]], [[0.0]]], dtype=np.float32))
     >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([32768.0]))
     >>> aged, depth = advance(flight, tokens=np.array([500.0]), survival=s)
     >>> aged.total.round(1).tolist(), depth.tolist()
@@ -69,7 +67,7 @@ def advance(state: InFlight, *, tokens: Array, survival: Survival) -> tuple[InFl
     """
     age = state.age_tokens + tokens.astype(np.float32)[:, None]
     depth = survival.cumulative_hazard(age) - survival.cumulative_hazard(state.age_tokens)
-    depth = np.maximum(depth, np.float32(0))
+    depth = np.clip(depth, np.float32(0), np.float32(60))
     alive = state.requests * np.exp(-depth)
     return replace(state, requests=np.where(alive < _FEW, np.float32(0), alive), age_tokens=age), depth
 
@@ -97,50 +95,67 @@ def admit(state: InFlight, *, started: Array, tokens: Array, survival: Survival)
     after = InFlight(
         requests=np.concatenate([requests, state.requests], axis=1),
         age_tokens=np.concatenate([age, state.age_tokens], axis=1),
-        started=np.concatenate([started.astype(np.float32)[:, None], state.started], axis=1),
     )
     return after, started[:, None] * np.maximum(inside, 0.0)
 
 
 def correct(
-    state: InFlight, *, running: Array, known: Mask, survival: Survival, attained: Array, attained_known: Mask
+    state: InFlight,
+    *,
+    ceiling: Array32,
+    running: Array,
+    known: Mask,
+    survival: Survival,
+    attained: Array,
+    attained_known: Mask,
 ) -> InFlight:
     """Cohorts whose total is the running gauge, shape (services,), where it is ``known``.
 
-    Too many: all shrink alike (aborts, restarts). Too few: all grow alike, none beyond what it started with. What
-    is then still unexplained was never seen to start, as after a restart of the operator: all grow beyond it, or, if
-    nobody was thought in flight, the cohorts get the ages of requests in flight in a steady state, stretched (at most
-    to the fourfold) so that they have written what the engines say they have (``attained`` tokens in all).
+    Too many: all shrink alike (aborts, restarts). Too few: all grow alike, none beyond its ``ceiling`` (shape of the
+    cohorts; inf where nothing bounds them): an old one has no more than at the last tick, since nobody joins it, the
+    youngest no more than started. What is then unexplained started unseen, and is young. Where nobody was thought in
+    flight, as after a restart of the operator, the cohorts get the ages of requests in flight in a steady state,
+    stretched (at most to the fourfold) so that they have written what the engines say they have: ``attained`` tokens.
 
     >>> nobody, s = InFlight.fresh(1), Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([32768.0]))
     >>> there = np.array([True])
-    >>> seeded = correct(nobody, running=np.array([8.0]), known=there, survival=s,
+    >>> seeded = correct(nobody, ceiling=np.full((1, COHORTS), np.inf), running=np.array([8.0]), known=there, survival=s,
     ...                  attained=np.array([4000.0]), attained_known=there)
     >>> seeded.total.tolist(), seeded.tokens.round(0).tolist()
     ([8.0], [4000.0])
     """
     target = running.astype(np.float32)
-    requests = state.requests
-    for _ in range(3):
-        total = requests.sum(axis=1)
-        factor = np.divide(target, total, out=np.ones_like(target), where=total > _FEW)
-        requests = np.minimum(requests * factor[:, None], state.started)
-    total = requests.sum(axis=1)
-    explained = total > np.float32(0.01) * target
-    requests = requests * np.divide(target, total, out=np.ones_like(target), where=explained)[:, None]
-    age, started = state.age_tokens, np.maximum(state.started, requests)
-    blank = np.flatnonzero(known & (running > 0) & ~explained)
+    requests = _filled(state.requests, ceiling, target)
+    age = state.age_tokens
+    blank = np.flatnonzero(known & (running > 0) & (requests.sum(axis=1) <= _FEW) & np.isinf(ceiling[:, -1]))
     if len(blank):
         age = age.copy()
         mean_age = attained[blank] / running[blank]
         age[blank] = _seeded(survival.rows(blank), requests.shape[1], mean_age, attained_known[blank])
-        requests[blank] = started[blank] = target[blank, None] / requests.shape[1]
+        requests[blank] = target[blank, None] / requests.shape[1]
+    requests[:, 0] += np.maximum(target - requests.sum(axis=1), np.float32(0))
     row = known[:, None]
     return InFlight(
         requests=np.where(row, np.where(requests < _FEW, np.float32(0), requests), state.requests),
         age_tokens=np.where(row, age, state.age_tokens),
-        started=np.where(row, started, state.started),
     )
+
+
+def _filled(requests: Array32, ceiling: Array32, target: Array32) -> Array32:
+    """Requests times one factor per service, each at most its ceiling, so that they add up to the target if they can.
+
+    Each pass scales those below their ceiling to what the others leave; a few reach one and are left out of the next.
+    """
+    result = requests
+    free = np.ones(requests.shape, dtype=bool)
+    for _ in range(4):
+        held = np.where(free, np.float32(0), result).sum(axis=1)
+        total = np.where(free, result, np.float32(0)).sum(axis=1)
+        wanted = np.maximum(target - held, np.float32(0))
+        factor = np.divide(wanted, total, out=np.ones_like(target), where=total > _FEW)
+        result = np.where(free, np.minimum(result * factor[:, None], ceiling), result)
+        free &= result < ceiling
+    return result
 
 
 def _seeded(survival: Survival, count: int, mean_age: Array, known: Mask) -> Array:
@@ -159,7 +174,7 @@ def exposure(before: InFlight, *, tokens: Array, depth: Array32, expected: InFli
     the buckets they were written in. d is the hazard that was expected, moved by what the gauge then showed
     (``found`` against ``expected``), so that requests which last longer than thought are exposure from the first tick.
 
-    >>> before = InFlight(*np.array([[[100.0]], [[200.0]], [[100.0]]], dtype=np.float32))
+    >>> before = InFlight(*np.array([[[100.0]], [[200.0]]], dtype=np.float32))
     >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([32768.0]))
     >>> aged, depth = advance(before, tokens=np.array([500.0]), survival=s)
     >>> exposure(before, tokens=np.array([500.0]), depth=depth, expected=aged, found=aged)[0, 8:10].round().tolist()
@@ -184,8 +199,13 @@ def exposure(before: InFlight, *, tokens: Array, depth: Array32, expected: InFli
 def make_room(state: InFlight, *, width_seconds: Array, elapsed_seconds: float) -> tuple[InFlight, Array]:
     """Cohorts with two neighbours made one, and the widths afterwards: `COHORTS` again after `admit`.
 
-    ``width_seconds``, shape (`COHORTS`,), is how long each took to start; the new one took ``elapsed_seconds``. The pair
-    that is narrowest for its age is merged, its age the mean of its members'.
+    ``width_seconds``, shape (`COHORTS`,), is how long each took to start; the new one took ``elapsed_seconds``. The
+    pair that is narrowest for its age is merged, its age the mean of its members'.
+
+    >>> flight = InFlight(*np.full((2, 1, COHORTS + 1), 2.0, dtype=np.float32))
+    >>> merged, widths = make_room(flight, width_seconds=np.full(COHORTS, 15.0), elapsed_seconds=15.0)
+    >>> merged.requests.shape, merged.total.tolist(), widths.max().tolist()
+    ((1, 32), [66.0], 30.0)
     """
     pair, widths = _merge_plan(width_seconds, elapsed_seconds)
     two = slice(pair, pair + 2)
@@ -193,7 +213,6 @@ def make_room(state: InFlight, *, width_seconds: Array, elapsed_seconds: float) 
     weight = np.where(requests > _FEW, state.requests[:, two], np.float32(0.5))
     share = weight / weight.sum(axis=1, keepdims=True)
     age = (share * state.age_tokens[:, two]).sum(axis=1, keepdims=True)
-    started = state.started[:, two].sum(axis=1, keepdims=True)
 
     def joined(old: Array32, middle: Array32) -> Array32:
         return np.concatenate([old[:, :pair], middle, old[:, pair + 2 :]], axis=1)
@@ -201,7 +220,6 @@ def make_room(state: InFlight, *, width_seconds: Array, elapsed_seconds: float) 
     merged = InFlight(
         requests=joined(state.requests, requests),
         age_tokens=joined(state.age_tokens, age),
-        started=joined(state.started, started),
     )
     return merged, widths
 

@@ -27,6 +27,8 @@ HALF_LIFE_REQUESTS = 1000.0
 """Shortest half-life counted in finished requests: the mean of 1,000 R1 lengths is good to 5 %."""
 RECENT_SECONDS = 600.0
 """Half-life of the recent sums that are compared with the slow ones."""
+TICK_REQUESTS = 0.5
+"""Weight of the prior, in requests, when one tick's endings are shared out among the cohorts."""
 ALARM_SECONDS = 600.0
 """How long the lengths must disagree before that is called a change."""
 ALARM_HALF_LIFE_SECONDS = 600.0
@@ -142,6 +144,20 @@ def recent(state: LengthState, *, settled: Survival) -> Survival:
     weight = np.minimum(width, settled.mean[:, None]) * (PRIOR_REQUESTS / BUCKETS)
     raw = (state.recent_ended + weight * settled.hazard) / (state.recent_exposed + weight)
     return Survival.of(hazard=np.clip(raw, 1e-9, 1.0), limit=settled.limit)
+
+
+def of_tick(*, ended: Array, exposed: Array, survival: Survival, known: Mask) -> Survival:
+    """What this tick's endings say, with ``survival`` as prior: by whom the requests that ended are to be missed.
+
+    An estimate of hazards is wrong by as much as the lengths have just changed, and requests in flight thinned out by
+    it get wrong ages, which spoil the next estimate. But which lengths ended in this tick is known, so the cohorts lose
+    those: h_b = (ended_b + w_b h_b) / (exposed_b + w_b), where w_b is half a request's tokens. ``ended`` and
+    ``exposed`` have shape (services, `BUCKETS`); where endings are not ``known`` it is the prior.
+    """
+    width = np.append(np.diff(EDGES), np.inf)
+    weight = TICK_REQUESTS * np.minimum(width, survival.mean[:, None])
+    raw = (ended + weight * survival.hazard) / (exposed + weight)
+    return Survival.of(hazard=np.where(known[:, None], np.clip(raw, 1e-9, 1.0), survival.hazard), limit=survival.limit)
 
 
 def changed(state: LengthState) -> Mask:

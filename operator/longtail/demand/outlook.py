@@ -195,7 +195,6 @@ def _run(inputs: _Inputs, rows: Index, steps: int, *, slots: Array) -> forecast.
     flight = InFlight(
         requests=inputs.flight.requests[rows],
         age_tokens=inputs.flight.age_tokens[rows],
-        started=inputs.flight.started[rows],
     )
     survival = inputs.survival.rows(rows)
     seconds = inputs.horizon[rows] / steps
@@ -234,7 +233,7 @@ def _resource(
     peak[rows] = _peak(now[rows], fine, weight[rows], margin[rows])
     upper = from_root(point + margin)
     numbers = np.concatenate([roots, point[:, None], to_root(upper)[:, None]], axis=1)
-    return Outlook(point=from_root(point), upper=upper, peak=np.maximum(peak, now), numbers=numbers)
+    return Outlook(point=from_root(point), upper=upper, peak=np.maximum(np.maximum(peak, upper), now), numbers=numbers)
 
 
 def _peak(now: Array, path: Array, weight: Array, margin: Array) -> Array:

@@ -15,7 +15,7 @@ from longtail.demand.survival import Survival
 def running_tokens(flight: InFlight, *, survival: Survival) -> Array:
     """Output tokens that the requests in flight have still to write, shape (services,).
 
-    >>> flight = InFlight(*np.array([[[10.0]], [[700.0]], [[10.0]]], dtype=np.float32))
+    >>> flight = InFlight(*np.array([[[10.0]], [[700.0]]], dtype=np.float32))
     >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([32768.0]))
     >>> running_tokens(flight, survival=s).round(0).tolist()
     [10000.0]

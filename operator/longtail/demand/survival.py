@@ -74,11 +74,11 @@ class Survival:
         ([1000.0], [1000.0])
         """
         upper = np.minimum(np.append(EDGES[1:], np.inf), limit[:, None])
-        width = np.minimum(np.maximum(upper - EDGES, 0.0), _DEEPEST / hazard)
-        grown = np.minimum(np.cumsum(hazard * width, axis=1), _DEEPEST)
+        width = np.minimum(np.maximum(upper - EDGES, 0.0), 1e9)
+        grown = np.cumsum(hazard * width, axis=1)
         cumulative = np.concatenate([np.zeros((len(hazard), 1)), grown[:, :-1]], axis=1)
         zeroth, first = decay_integrals(hazard, width)
-        alive = np.exp(-cumulative)
+        alive = np.exp(-np.minimum(cumulative, _DEEPEST))
         mass = np.cumsum(alive * zeroth, axis=1)
         moment = np.cumsum(alive * (EDGES * zeroth + first), axis=1)
         zero = np.zeros((len(hazard), 1))
@@ -102,19 +102,23 @@ class Survival:
         return Survival(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def cumulative_hazard(self, age: Array32) -> Array32:
-        """Integral of the hazard up to ages of shape (services, n), in 32 bits; 60 from the limit on.
+        """Integral of the hazard up to ages of shape (services, n), in 32 bits; 60 more from the limit on.
+
+        It is not bounded below the limit: differences between ages must tell however deep they lie.
 
         >>> s = Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([8000.0]))
         >>> s.cumulative_hazard(np.array([[500.0, 3000.0, 8000.0]], dtype=np.float32)).tolist()
-        [[0.5, 3.0, 60.0]]
+        [[0.5, 3.0, 68.0]]
         """
         bucket = bucket_of(age)
         offset = age - EDGES.astype(np.float32)[bucket]
         start = np.take_along_axis(self.cumulative.astype(np.float32), bucket, axis=1)
         slope = np.take_along_axis(self.hazard.astype(np.float32), bucket, axis=1)
-        grown = np.minimum(start + slope * offset, np.float32(_DEEPEST))
         limit = self.limit.astype(np.float32)[:, None]
-        return np.where(age < limit, grown, np.float32(_DEEPEST))
+        reached = np.minimum(offset, np.maximum(limit - (age - offset), np.float32(0)))
+        over = np.where(age < limit, np.float32(0), np.float32(_DEEPEST))
+        result: Array32 = start + slope * reached + over
+        return result
 
     def survival(self, age: Array) -> Array:
         """S: share of answers longer than ages of shape (services, n), 0..1.
@@ -138,7 +142,7 @@ class Survival:
         """
         hazard, cumulative, mass, moment, offset = self._at(np.minimum(age, self.limit[:, None]))
         zeroth, first = decay_integrals(hazard, offset)
-        alive = np.exp(-cumulative)
+        alive = np.exp(-np.minimum(cumulative, _DEEPEST))
         edge = EDGES[bucket_of(np.minimum(age, self.limit[:, None]))]
         return mass + alive * zeroth, moment + alive * (edge * zeroth + first)
 
@@ -154,12 +158,10 @@ class Survival:
         bucket = bucket_of(age)
         hazard = np.take_along_axis(self.hazard.astype(np.float32), bucket, axis=1)
         rest = np.take_along_axis(self.rest.astype(np.float32), bucket, axis=1)
-        end = np.minimum(
-            _UPPER_32[bucket], self.limit.astype(np.float32)[:, None]
-        )
+        end = np.minimum(_UPPER_32[bucket], self.limit.astype(np.float32)[:, None])
         depth = hazard * np.maximum(end - age, np.float32(0))
         gone = -np.expm1(-np.minimum(depth, np.float32(_DEEPEST)))
-        result: Array32 = gone / hazard + (1 - gone) * rest
+        result: Array32 = (gone / hazard + (1 - gone) * rest).astype(np.float32)
         return result
 
     def quantile(self, share: float) -> Array:
@@ -189,7 +191,7 @@ class Survival:
         target = self.mean[:, None] * ((np.arange(count) + 0.5) / count)
         bucket = (self.mass[:, None, :] <= target[:, :, None]).sum(axis=2) - 1
         hazard = np.take_along_axis(self.hazard, bucket, axis=1)
-        alive = np.exp(-np.take_along_axis(self.cumulative, bucket, axis=1))
+        alive = np.exp(-np.minimum(np.take_along_axis(self.cumulative, bucket, axis=1), _DEEPEST))
         gone = hazard * (target - np.take_along_axis(self.mass, bucket, axis=1)) / alive
         offset = -np.log1p(-np.clip(gone, 0.0, 1 - 1e-12)) / hazard
         result: Array = np.minimum(EDGES[bucket] + offset, self.limit[:, None])
@@ -202,7 +204,7 @@ class Survival:
         >>> s.bucket_probability()[0, 9:12].round(4).tolist()
         [0.2387, 0.3679, 0.0]
         """
-        alive = np.where(self.limit[:, None] > EDGES, np.exp(-self.cumulative), 0.0)
+        alive = np.where(self.limit[:, None] > EDGES, np.exp(-np.minimum(self.cumulative, _DEEPEST)), 0.0)
         result: Array = alive - np.append(alive[:, 1:], np.zeros((len(alive), 1)), axis=1)
         return result
 
