@@ -158,18 +158,19 @@ def queries(services: Sequence[ServiceSignals], labels: LabelNames) -> tuple[Que
 async def _ask(client: PrometheusClient, query: Query, at_seconds: float) -> tuple[list[Point], Answer] | MetricsError:
     try:
         answer = await client.query(query.promql, at_seconds)
-        return instant_points(answer.result), answer
+        return await asyncio.to_thread(instant_points, answer.result), answer
     except MetricsError as error:
         return error
 
 
-def _places(services: Iterable[ServiceSignals]) -> set[ObjectKey]:
-    places: set[ObjectKey] = set()
+def _places(services: Iterable[ServiceSignals]) -> dict[tuple[str, str], ObjectKey]:
+    """Pods and pools of the services. One key object for each place serves all its samples."""
+    places: dict[tuple[str, str], ObjectKey] = {}
     for service in services:
-        namespace = service.key.namespace
-        places.update(ObjectKey(namespace, pod.name) for pod in service.pods)
-        if service.inference_pool:
-            places.add(ObjectKey(namespace, service.inference_pool))
+        pool = [service.inference_pool] if service.inference_pool else []
+        for name in [*(pod.name for pod in service.pods), *pool]:
+            place = ObjectKey(service.key.namespace, name)
+            places[place] = place
     return places
 
 

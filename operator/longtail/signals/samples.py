@@ -6,7 +6,7 @@ tick, and an object for each would cost more than the query.
 
 import functools
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -56,7 +56,7 @@ class Snapshot:
         points: Iterable[Point],
         *,
         namespace_label: str,
-        wanted: Container[tuple[str, str]],
+        wanted: Mapping[tuple[str, str], ObjectKey],
         whole: bool = True,
     ) -> None:
         """Sort the answer to one query into the tables, as far as it is about ``wanted`` pods and pools."""
@@ -69,11 +69,11 @@ class Snapshot:
             if found is None:
                 continue
             part, key = found
-            place = ObjectKey(labels.get(namespace_label, ""), labels.get(part.object_label, ""))
-            if place not in wanted:
+            place = wanted.get((labels.get(namespace_label, ""), labels.get(part.object_label, "")))
+            if place is None:
                 continue
             value = raw if part.value_of is None else part.value_of(labels)
-            bound = _bound(labels.get("le", "+Inf"))
+            bound = _bound(labels["le"]) if "le" in labels else WHOLE
             if not 0.0 <= value < math.inf or math.isnan(bound):
                 self.damaged.add((key, place))
                 continue
