@@ -9,7 +9,7 @@ RUN := .venv/bin
 CONTEXT ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit e2e crds bench clean
+.PHONY: help setup demo test lint unit e2e crds bench verify-engine clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,9 @@ crds: setup ## Generate crds/ from the models
 
 bench: setup ## Benchmarks of the demand model (figures in docs/benchmarks)
 	$(RUN)/longtail bench demand
+
+verify-engine: setup ## Check our signals against a real vLLM on the CPU (6 GB in the cache; not part of test)
+	@PYTHONPATH=e2e $(RUN)/python -m verify_engine
 
 clean: ## Remove what was created inside the checkout
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage demo-out bench-out dist
