@@ -107,7 +107,9 @@ _COLUMNS = (
 def _scenario_table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(title="Demand one cold start ahead")
     for _, title, _ in _COLUMNS:
-        table.add_column(title, justify="left" if title in {"family", "scenario"} else "right")
+        table.add_column(
+            title, justify="left" if title in {"family", "scenario"} else "right", no_wrap=title == "scenario"
+        )
     for row in rows:
         table.add_row(*(form.format(row[key]) for key, _, form in _COLUMNS))
     return table
