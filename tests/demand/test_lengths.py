@@ -58,7 +58,7 @@ def test_longer_answers_raise_an_alarm_with_their_factor():
 def test_answers_cut_at_the_limit_are_not_taken_for_short_ones():
     requests = poisson(4.0, 2400, mean_tokens=4000, seed=3)
     cut = Requests(starts=requests.starts, tokens=np.minimum(requests.tokens, 2500.0))
-    said, memory = fold(stream(cut, 160), parameters=ServiceParameters(mean_output_tokens=2000, max_output_tokens=2500))
+    said, _memory = fold(stream(cut, 160), parameters=ServiceParameters(mean_output_tokens=2000, max_output_tokens=2500))
     # A hazard of 1/4000 up to the cut: mean 4000 (1 - e^-0.625) = 1859, and more than half reach it.
     assert said[-1].lengths.mean_tokens == pytest.approx(1859, rel=0.06)
     assert said[-1].lengths.p99_tokens == 2500

@@ -119,8 +119,8 @@ def correct(
 
     >>> nobody, s = InFlight.fresh(1), Survival.of(hazard=np.full((1, 19), 1 / 1000), limit=np.array([32768.0]))
     >>> there = np.array([True])
-    >>> seeded = correct(nobody, ceiling=np.full((1, COHORTS), np.inf), running=np.array([8.0]), known=there, survival=s,
-    ...                  attained=np.array([4000.0]), attained_known=there)
+    >>> seeded = correct(nobody, ceiling=np.full((1, COHORTS), np.inf), running=np.array([8.0]), known=there,
+    ...                  survival=s, attained=np.array([4000.0]), attained_known=there)
     >>> seeded.total.tolist(), seeded.tokens.round(0).tolist()
     ([8.0], [4000.0])
     """
