@@ -126,9 +126,10 @@ def numbers(demand: Demand) -> list[float]:
 NOW_SLOTS = 60.0
 
 
-def overloaded(ticks: int) -> list[Observation]:
-    """One pod that is full with 20 requests while 40 wait: one starts whenever one ends, and as many arrive."""
+def overloaded(ticks: int, *, pods: int = 1) -> list[Observation]:
+    """Pods that are full with 20 requests while 40 wait: one starts whenever one ends, and as many arrive."""
     requests = poisson(0.4, TICK * ticks + 600, since=-600.0)
     return [
-        replace(one, running_requests=Signal(20.0), waiting_requests=Signal(40.0)) for one in stream(requests, ticks)
+        replace(one, running_requests=Signal(20.0), waiting_requests=Signal(40.0))
+        for one in stream(requests, ticks, pods=pods)
     ]

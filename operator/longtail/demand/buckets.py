@@ -43,9 +43,9 @@ def overlap(upper_bounds: tuple[float, ...]) -> Array:
     [1.0, 0.333]
     """
     upper = np.array(upper_bounds)
-    # The open grid bucket has no width to divide: whoever covers its lower edge covers it.
-    grid_upper = np.append(EDGES[1:], 2 * EDGES[-1])
-    upper[-1] = max(grid_upper[-1], upper[-2] if len(upper) > 1 else 0.0)
+    # The open grid bucket gets an end beyond all finite bounds, so that the open bucket always covers a part of it.
+    grid_upper = np.append(EDGES[1:], 2 * max(EDGES[-1], *upper[:-1], 0.0))
+    upper[-1] = grid_upper[-1]
     lower = np.append(0.0, upper[:-1])
     shared = np.minimum(upper[:, None], grid_upper) - np.maximum(lower[:, None], EDGES)
     result: Array = np.maximum(shared, 0.0) / (grid_upper - EDGES)

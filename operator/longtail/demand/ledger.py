@@ -46,7 +46,8 @@ def settle(ledger: Ledger, *, now: float, horizon_seconds: Array, tick_seconds: 
     due = ledger.due <= now
     latest = np.argmax(np.where(due, ledger.due, -np.inf), axis=1)
     row = np.arange(len(latest))
-    allowed = np.maximum(LATEST_PART * horizon_seconds, 2 * tick_seconds)
+    # Two ticks, but not two gaps: after half an hour without a look, nothing said before it can be judged.
+    allowed = np.maximum(LATEST_PART * horizon_seconds, np.minimum(2 * tick_seconds, horizon_seconds))
     late = np.where(due[row, latest], now - np.where(due[row, latest], ledger.due[row, latest], now), np.inf)
     judged: Mask = late <= allowed
     said = ledger.said[row, latest].astype(np.float64)
