@@ -84,6 +84,16 @@ def _faulty(seen, fault, *, door, queue):
     return seen
 
 
+TOLERANCE = {
+    "slots_now": 1e-6,
+    "arrivals_per_second": 1e-6,
+    # Requests that were there from the start fill all cohorts, which are merged two a tick; by hand none is merged.
+    "mean_tokens": 0.12,
+    "slots_forecast": 0.12,
+    "owed_tokens": 0.3,
+}
+
+
 # A seed does not shrink to anything simpler.
 @settings(deadline=None, max_examples=25, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
@@ -121,6 +131,5 @@ def test_a_fleet_says_what_each_service_alone_would_by_hand(seeds, mean, limit):
                 if value is None or wanted[name] is None:
                     assert value is None or name == "owed_tokens", (name, tick, value, wanted[name])
                     continue
-                # Requests there from the start fill all cohorts, which are merged two a tick: that is the difference.
-                loose, tiny = (0.25, 20.0) if name == "owed_tokens" else (0.05, 0.26)
+                loose, tiny = TOLERANCE[name], 20.0 if name == "owed_tokens" else 0.26
                 assert math.isclose(value, wanted[name], rel_tol=loose, abs_tol=tiny), (name, tick, value, wanted[name])
