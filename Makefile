@@ -9,7 +9,7 @@ RUN := .venv/bin
 CONTEXT ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit e2e crds bench verify-engine clean
+.PHONY: help setup demo test lint unit e2e components crds bench verify-engine clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -30,7 +30,10 @@ $(UV):
 demo: setup ## Run the operator on a real control plane under a rising and falling load (CONTEXT=name: your cluster)
 	@PYTHONPATH=e2e $(RUN)/python -m longtail_demo $(if $(CONTEXT),--context $(CONTEXT))
 
-test: lint unit e2e ## Everything: lint, types, import contracts, unit, property, component, e2e
+# Unit tests need the processor and e2e mostly waits, so both run at once; each prints when it is done.
+test: lint components ## Everything: lint, types, import contracts, unit, property, component, e2e
+	@echo "test: unit and end-to-end tests are running, about four minutes on two cores"
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target unit e2e
 
 lint: setup ## Lint, formatting, types, import contracts
 	$(RUN)/ruff check .
@@ -44,6 +47,9 @@ unit: setup ## Unit, property and component tests with branch coverage of demand
 
 e2e: setup ## Tests against a real API server and a real Prometheus on loopback
 	$(RUN)/pytest e2e/tests
+
+components: setup ## Build etcd, Kubernetes, KWOK and Prometheus into the cache, unless they are there
+	@PYTHONPATH=e2e $(RUN)/python -m longtail_e2e build
 
 crds: setup ## Generate crds/ from the models
 	$(RUN)/longtail crds --out crds
