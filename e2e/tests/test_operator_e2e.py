@@ -189,36 +189,7 @@ def world(cluster: Cluster, operator: Operator, engines: Engines, namespace: str
     return World(cluster=cluster, operator=operator, engines=engines, namespace=namespace)
 
 
-def test_a_pool_follows_its_load_up_and_down_and_says_why(world: World) -> None:
-    world.deploy()
-    world.serve()
-    world.wait_for_condition("Ready", "True")
-
-    world.engines.rate(world.service(), BUSY)
-    peak = world.wait_for_replicas(lambda replicas: replicas >= 3)
-    status = world.get("rsv")["status"]
-    assert status["replicas"]["desired"] >= 3
-    assert "lastScaleTime" in status
-    assert "Active" in world.cluster.kubectl("get", "rsv", "r1", "-n", world.namespace)
-    answer = world.explain()
-    for words in (
-        "scales Deployment r1 between 1 and 6 replicas",
-        "Reactive",
-        "waiting need",
-        "MetricsAvailable",
-    ):
-        assert words in answer
-
-    world.engines.silence(world.service())
-    # Not to the last replica at once: the forecast forgets a burst more slowly than the burst ends.
-    calm = world.wait_for_replicas(lambda replicas: replicas <= 2)
-
-    events = world.cluster.kubectl("get", "events", "-n", world.namespace)
-    assert f"New size: {peak}; reason: " in events
-    assert f"New size: {calm}; reason: " in events
-
-
-def test_the_second_of_two_identical_rises_is_met_before_a_queue_forms(world: World) -> None:
+def test_a_pool_follows_its_load_says_why_and_meets_the_second_rise_before_a_queue_forms(world: World) -> None:
     world.deploy()
     world.serve(objective={"attainmentPercent": 90})
     world.wait_for_condition("Ready", "True")
@@ -236,11 +207,22 @@ def test_the_second_of_two_identical_rises_is_met_before_a_queue_forms(world: Wo
     world.engines.rate(name, 6.0)
     world.operator.wait_for_ticks(5)
     first = waiting_when_the_first_start_was_asked_for()
+    status = world.get("rsv")["status"]
+    assert status["replicas"]["desired"] >= 4
+    assert "lastScaleTime" in status
+    assert "Active" in world.cluster.kubectl("get", "rsv", "r1", "-n", world.namespace)
+    answer = world.explain()
+    for words in ("scales Deployment r1 between 1 and 6 replicas", "Reactive", "waiting need", "MetricsAvailable"):
+        assert words in answer
+
     world.engines.rate(name, 6.0)
-    world.wait_for_replicas(lambda replicas: replicas <= 2, seconds=120)
+    calm = world.wait_for_replicas(lambda replicas: replicas <= 2, seconds=120)
+    events = world.cluster.kubectl("get", "events", "-n", world.namespace)
+    assert events.count("New size: ") >= 4, events
+    assert f"New size: {calm}; reason: " in events
+
     second = waiting_when_the_first_start_was_asked_for()
     assert second == 0, f"{first} requests waited when the first rise was met, {second} at the second"
-
     status = world.get("rsv")["status"]
     assert status["demand"]["slotsUpper"] >= status["demand"]["slotsForecast"]
     assert "Forecast" in {step["rung"] for step in status["decision"]["ladder"]}

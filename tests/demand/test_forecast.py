@@ -27,7 +27,7 @@ some = st.one_of(st.just(0.0), st.floats(0.01, 200.0))
     rates=st.lists(some, min_size=1, max_size=3),
     waiting=some,
     slots=st.one_of(st.just(math.inf), some),
-    share=st.floats(0, 1),
+    share=st.one_of(st.just(0.0), st.floats(1e-4, 1)),
     steps=st.integers(1, 6),
     mean=st.floats(100.0, 5000.0),
 )
