@@ -51,6 +51,7 @@ class Prometheus:
         self._directory = directory
         self._scrape_interval_seconds = scrape_interval_seconds
         self._http_discovery = tuple(http_discovery)
+        self._native_histograms = False
         self._targets = directory / "targets.json"
         self._configuration = directory / "prometheus.yaml"
         self._http = requests.Session()
@@ -106,6 +107,12 @@ class Prometheus:
         self._write_configuration()
         self.reload()
 
+    def set_native_histograms(self, wanted: bool) -> None:
+        """Store the histograms of the job `targets` as native ones instead of as classic buckets, and reload."""
+        self._native_histograms = wanted
+        self._write_configuration()
+        self.reload()
+
     def reload(self) -> None:
         """Make Prometheus read its configuration again.
 
@@ -154,6 +161,7 @@ class Prometheus:
         jobs: list[dict[str, Any]] = [
             {
                 "job_name": "targets",
+                "convert_classic_histograms_to_nhcb": self._native_histograms,
                 "file_sd_configs": [{"files": [str(self._targets)], "refresh_interval": "30s"}],
             },
             *(

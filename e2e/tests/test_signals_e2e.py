@@ -245,7 +245,10 @@ class Pages:
         wait_until(lambda: self._prometheus.value(gone) is None, what=f"the end of {name}", timeout_seconds=60.0)
 
     def close(self) -> None:
+        """Leave Prometheus without these pages, and without their series."""
         self._prometheus.set_targets([])
+        ours = f'count({{page_of="{NAMESPACE}"}})'
+        wait_until(lambda: self._prometheus.value(ours) is None, what="the end of all pages", timeout_seconds=60.0)
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -296,8 +299,9 @@ def first_tokens(pool: Pool) -> int:
     return sum(engine.reading().first_tokens for pod in pool.pods.values() for engine in pod.engines)
 
 
-@pytest.fixture(scope="module")
-def seen(cluster: Cluster) -> Iterator[Seen]:
+@pytest.fixture(scope="module", params=["classic-histograms", "native-histograms"])
+def seen(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Seen]:
+    cluster.prometheus.set_native_histograms(request.param == "native-histograms")
     pools = {kind: simulated(kind) for kind in SIMULATED}
     pages = Pages(cluster.prometheus)
     source = MetricsSource(name="default", url=cluster.prometheus_url, scrape_interval_seconds=SCRAPE_INTERVAL_SECONDS)
@@ -334,6 +338,7 @@ def seen(cluster: Cluster) -> Iterator[Seen]:
     finally:
         pages.close()
         reader.close()
+        cluster.prometheus.set_native_histograms(False)
 
 
 # --------------------------------------------------------------------- what must be seen

@@ -13,7 +13,7 @@ from verify_engine.sglang_check import compare, read_wheel
 
 _GAUGES = ("num_running_reqs", "num_queue_reqs", "kv_used_tokens", "max_total_num_tokens", "decode_sum_seq_lens")
 _SOURCE = (
-    'labels = {"model_name": model, "tp_rank": rank, "priority": ""}\n'
+    'labels = {"model_name": model, "tp_rank": rank, "pp_rank": stage, "priority": ""}\n'
     'labels["dp_rank"] = dp\n'
     + "".join(f'Gauge(name="sglang:{name}", labelnames=labels.keys())\n' for name in _GAUGES)
     + """

@@ -39,8 +39,8 @@ class Definition:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """What the exposition appends to the name."""
-        return ("_bucket", "_count", "_sum") if self.kind == "Histogram" else ("",)
+        """What the exposition appends to the name; nothing where Prometheus stores a native histogram."""
+        return ("_bucket", "_count", "_sum", "") if self.kind == "Histogram" else ("",)
 
 
 @dataclass

@@ -122,8 +122,15 @@ def _difference(
     for rank, counts in now.items():
         base = {} if rank in restarted else past.get(rank, {})
         for bound, value in counts.items():
-            total[bound] = total.get(bound, 0.0) + value - base.get(bound, 0.0)
+            total[bound] = total.get(bound, 0.0) + value - _cumulative(base, bound)
     return total
+
+
+def _cumulative(counts: Cumulative, bound: float) -> float:
+    """The count up to a bound. One that a sparse histogram did not have yet was as high as its lower neighbour."""
+    if bound in counts:
+        return counts[bound]
+    return max((value for lower, value in counts.items() if lower < bound), default=0.0)
 
 
 def _add_zeros(found: dict[ObjectKey, Cumulative], key: SeriesKey, snapshot: Snapshot) -> None:

@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass, fields
 from typing import Final
 
-from longtail.signals.promql import aggregated, metric_name
+from longtail.signals.promql import aggregated, histogram, metric_name
 from longtail.signals.sources import LabelNames
 from longtail.signals.vocabulary import HISTOGRAMS, Part, Query, Series, age_of, joined
 
@@ -84,8 +84,8 @@ def parts(names: CustomNames, labels: LabelNames) -> tuple[Part, ...]:
         if name:
             found.append(_part(names.engine, series, name, labels))
     if names.output_tokens_histogram:
-        total = aggregated("sum", f"{names.output_tokens_histogram}_sum", pod)
-        found.append(Part(names.engine, Series.FINISHED_TOKENS, total, object_label=labels.pod))
+        total = histogram(names.output_tokens_histogram, "sum", pod)
+        found.append(Part(names.engine, Series.FINISHED_TOKENS, total, object_label=labels.pod, native="sum"))
     age = aggregated("max", age_of(names.running_requests), pod)
     return (*found, Part(names.engine, Series.SAMPLE_AGE, age, object_label=labels.pod))
 
@@ -98,7 +98,7 @@ def query(names: CustomNames, labels: LabelNames) -> Query:
 def _part(engine: str, series: Series, name: str, labels: LabelNames) -> Part:
     pod = (labels.namespace, labels.pod)
     if series in HISTOGRAMS:
-        return Part(engine, series, aggregated("sum", f"{name}_bucket", (*pod, "le")), object_label=labels.pod)
+        return Part(engine, series, histogram(name, "bucket", pod), object_label=labels.pod, native="bucket")
     # Never lazy: of an engine we do not know, an absent counter may as well be a misspelt one.
     operator = "avg" if series is Series.KV_USED_RATIO else "sum"
     return Part(engine, series, aggregated(operator, name, pod), object_label=labels.pod)

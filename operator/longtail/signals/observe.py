@@ -302,11 +302,31 @@ def _sum(signals: Sequence[Signal], quality: Quality) -> Signal:
 
 
 def _buckets(counts: Sequence[Cumulative]) -> Buckets | None:
-    """Cumulative counts, summed and differenced. Bounds that only some pods have are dropped."""
+    """Cumulative counts, summed and differenced.
+
+    A bound that a pod lacks is known all the same where the counts of its neighbours agree (sparse histograms leave
+    empty buckets out), and is dropped where they do not (pods with other bounds).
+    """
     if not counts:
         return None
-    common = set(counts[0]).intersection(*counts[1:])
-    bounds = sorted(bound for bound in common if not math.isnan(bound))
-    cumulative = [math.fsum(one[bound] for one in counts) for bound in bounds]
+    bounds = sorted({bound for one in counts for bound in one if not math.isnan(bound)})
+    columns = [_filled(one, bounds) for one in counts]
+    known = [n for n, _ in enumerate(bounds) if all(column[n] is not None for column in columns)]
+    cumulative = [math.fsum(column[n] or 0.0 for column in columns) for n in known]
     steps = [max(0.0, here - below) for below, here in zip([0.0, *cumulative], cumulative, strict=False)]
-    return Buckets(upper_bounds=tuple(bounds), counts=tuple(steps))
+    return Buckets(upper_bounds=tuple(bounds[n] for n in known), counts=tuple(steps))
+
+
+def _filled(one: Cumulative, bounds: Sequence[float]) -> list[float | None]:
+    """The counts of one pod at all bounds; None where they are not known."""
+    own = sorted(bound for bound in one if not math.isnan(bound))
+    filled: list[float | None] = []
+    place, below = 0, 0.0
+    for bound in bounds:
+        if place < len(own) and own[place] == bound:
+            below = one[bound]
+            place += 1
+            filled.append(below)
+        else:
+            filled.append(below if place < len(own) and one[own[place]] == below else None)
+    return filled

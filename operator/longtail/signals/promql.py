@@ -9,6 +9,9 @@ from longtail.errors import SpecError
 PART_LABEL: Final = "longtail_part"
 """Label that tells, in the answer to a union, which part of the union a sample belongs to."""
 
+NATIVE_LABEL: Final = "longtail_native"
+"""Label of our own on a sample taken out of a native histogram: which of its figures it is."""
+
 _METRIC_NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
@@ -43,6 +46,20 @@ def aggregated(operator: str, expression: str, by: Iterable[str]) -> str:
     'sum by (namespace, pod) (up)'
     """
     return f"{operator} by ({', '.join(label for label in by if label)}) ({expression})"
+
+
+def histogram(metric: str, suffix: str, by: Iterable[str], *, selector: str = "") -> str:
+    """A figure of a histogram, classic or native: the series ``metric_suffix``, or the histogram itself.
+
+    A Prometheus that converts classic histograms at scrape (``convert_classic_histograms_to_nhcb``) keeps only the
+    latter; its answer is taken apart by us. Where both are there, the classic sum and count stand, and buckets agree.
+
+    >>> histogram("ttft", "count", ["pod"])
+    '(sum by (pod) (ttft_count) or sum by (pod) (ttft))'
+    """
+    labels = list(by)
+    classic = aggregated("sum", f"{metric}_{suffix}{selector}", [*labels, "le"] if suffix == "bucket" else labels)
+    return f"({classic} or {aggregated('sum', f'{metric}{selector}', labels)})"
 
 
 def union(parts: Iterable[tuple[str, str]]) -> str:

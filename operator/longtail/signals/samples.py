@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from longtail.errors import MetricsUnavailable
-from longtail.signals.promql import PART_LABEL
+from longtail.signals.promql import NATIVE_LABEL, PART_LABEL
 from longtail.signals.vocabulary import COUNTERS, Query, Series
 
 
@@ -69,6 +69,8 @@ class Snapshot:
             if found is None:
                 continue
             part, key = found
+            if labels.get(NATIVE_LABEL, part.native) != part.native:
+                continue
             place = wanted.get((labels.get(namespace_label, ""), labels.get(part.object_label, "")))
             if place is None:
                 continue
@@ -101,13 +103,19 @@ class Snapshot:
 
 
 def instant_points(result: Sequence[Any]) -> list[Point]:
-    """Samples of an instant vector. Native histograms, which we do not ask for, are passed over.
+    """Samples of an instant vector; of a native histogram its sum, its count and its cumulative buckets.
 
     Raises:
         MetricsUnavailable: the JSON is not that of a vector.
     """
     try:
-        return [(_labels(item), float(item["value"][1])) for item in result if "histogram" not in item]
+        points: list[Point] = []
+        for item in result:
+            if "histogram" in item:
+                points.extend(_native(_labels(item), item["histogram"][1]))
+            else:
+                points.append((_labels(item), float(item["value"][1])))
+        return points  # noqa: TRY300  # the whole of it may be malformed
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise MetricsUnavailable(f"malformed sample in a vector: {error!r}") from error
 
@@ -132,6 +140,22 @@ def _matrix(result: Sequence[Any]) -> Iterator[tuple[Mapping[str, str], float, f
         labels = _labels(item)
         for at_seconds, text in item.get("values", ()):
             yield labels, float(at_seconds), float(text)
+        for at_seconds, histogram in item.get("histograms", ()):
+            for native, value in _native(labels, histogram):
+                yield native, float(at_seconds), value
+
+
+def _native(labels: Mapping[str, str], histogram: Any) -> Iterator[Point]:
+    """A native histogram as the samples of a classic one. Empty buckets are left out, so both edges are told."""
+    yield {**labels, NATIVE_LABEL: "sum"}, float(histogram["sum"])
+    yield {**labels, NATIVE_LABEL: "count"}, float(histogram["count"])
+    below = 0.0
+    for _, lower, upper, count in histogram.get("buckets", ()):
+        if 0.0 < float(lower) < math.inf:
+            yield {**labels, NATIVE_LABEL: "bucket", "le": lower}, below
+        below += float(count)
+        yield {**labels, NATIVE_LABEL: "bucket", "le": upper}, below
+    yield {**labels, NATIVE_LABEL: "bucket", "le": "+Inf"}, float(histogram["count"])
 
 
 def _labels(item: Any) -> Mapping[str, str]:

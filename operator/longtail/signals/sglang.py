@@ -17,7 +17,7 @@ Traps, with where they are handled:
 
 from typing import Final
 
-from longtail.signals.promql import aggregated
+from longtail.signals.promql import aggregated, histogram
 from longtail.signals.sources import LabelNames
 from longtail.signals.vocabulary import Part, Series, age_of
 
@@ -37,12 +37,15 @@ _SCHEDULER_COUNTERS: Final = (
     (Series.GENERATED, 'sglang:realtime_tokens_total{mode="decode"}'),
     (Series.PREEMPTIONS, "sglang:num_retracted_requests_total"),
 )
-_TOKENIZER_COUNTERS: Final = (
-    (Series.FINISHED_TOKENS, "sglang:generation_tokens_histogram_sum"),
-    (Series.PROMPT_TOKENS, "sglang:prompt_tokens_histogram_sum"),
-    (Series.FIRST_TOKENS, "sglang:time_to_first_token_seconds_count"),
-    (Series.ARRIVALS, f'sglang:http_requests_total{{endpoint=~"{_GENERATION_ENDPOINTS}"}}'),
+_TOKENIZER_COUNTERS: Final = ((Series.ARRIVALS, f'sglang:http_requests_total{{endpoint=~"{_GENERATION_ENDPOINTS}"}}'),)
+_TOKENIZER_HISTOGRAMS: Final = (
+    (Series.FINISHED_TOKENS, "sglang:generation_tokens_histogram", "sum", ""),
+    (Series.PROMPT_TOKENS, "sglang:prompt_tokens_histogram", "sum", ""),
+    (Series.FIRST_TOKENS, "sglang:time_to_first_token_seconds", "count", ""),
+    (Series.OUTPUT_LENGTH, "sglang:generation_tokens_histogram", "bucket", ""),
+    (Series.FIRST_TOKEN_WAIT, "sglang:time_to_first_token_seconds", "bucket", '{is_streaming!="false"}'),
 )
+"""Which figure of which histogram, and of which series of it."""
 
 
 def parts(labels: LabelNames) -> tuple[Part, ...]:
@@ -54,21 +57,24 @@ def parts(labels: LabelNames) -> tuple[Part, ...]:
         expression = aggregated("sum", aggregated("max", metric, rank), pod)
         return Part(ENGINE, series, expression, object_label=labels.pod)
 
-    def counter(series: Series, expression: str, rank_label: str = "") -> Part:
-        return Part(ENGINE, series, expression, object_label=labels.pod, rank_label=rank_label, lazy=True)
+    def counter(series: Series, expression: str, rank_label: str = "", native: str = "") -> Part:
+        return Part(
+            ENGINE, series, expression, object_label=labels.pod, rank_label=rank_label, native=native, lazy=True
+        )
 
-    def tokenizer_histogram(series: Series, metric: str) -> Part:
-        return counter(series, aggregated("sum", metric, (*pod, "le")))
+    # Copies of one scheduler's histogram: PromQL takes no maximum of native ones, so of those the first stage speaks.
+    queue_wait = aggregated("max", "sglang:queue_time_seconds_bucket", (*rank, "le"))
+    first_copy = aggregated("sum", 'sglang:queue_time_seconds{pp_rank=~"0|",tp_rank=~"0|"}', rank)
 
     return (
         *(level(series, metric) for series, metric in _LEVELS),
         *(counter(series, aggregated("max", metric, rank), _RANK) for series, metric in _SCHEDULER_COUNTERS),
         *(counter(series, aggregated("sum", metric, pod)) for series, metric in _TOKENIZER_COUNTERS),
-        tokenizer_histogram(Series.OUTPUT_LENGTH, "sglang:generation_tokens_histogram_bucket"),
-        tokenizer_histogram(
-            Series.FIRST_TOKEN_WAIT, 'sglang:time_to_first_token_seconds_bucket{is_streaming!="false"}'
+        *(
+            counter(series, histogram(name, figure, pod, selector=selector), native=figure)
+            for series, name, figure, selector in _TOKENIZER_HISTOGRAMS
         ),
-        counter(Series.QUEUE_WAIT, aggregated("max", "sglang:queue_time_seconds_bucket", (*rank, "le")), _RANK),
+        counter(Series.QUEUE_WAIT, f"({queue_wait} or {first_copy})", _RANK, "bucket"),
         Part(
             ENGINE,
             Series.SAMPLE_AGE,

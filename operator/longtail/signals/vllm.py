@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from longtail.signals.promql import aggregated
+from longtail.signals.promql import aggregated, histogram
 from longtail.signals.sources import LabelNames
 from longtail.signals.vocabulary import Part, Series, age_of
 
@@ -25,16 +25,17 @@ _RANK: Final = "engine"
 
 _COUNTERS: Final = (
     (Series.GENERATED, "vllm:generation_tokens_total"),
-    (Series.FINISHED_TOKENS, "vllm:request_generation_tokens_sum"),
-    (Series.PROMPT_TOKENS, "vllm:request_prompt_tokens_sum"),
-    (Series.FIRST_TOKENS, "vllm:time_to_first_token_seconds_count"),
     (Series.PREEMPTIONS, "vllm:num_preemptions_total"),
 )
 _HISTOGRAMS: Final = (
-    (Series.OUTPUT_LENGTH, "vllm:request_generation_tokens_bucket"),
-    (Series.QUEUE_WAIT, "vllm:request_queue_time_seconds_bucket"),
-    (Series.FIRST_TOKEN_WAIT, "vllm:time_to_first_token_seconds_bucket"),
+    (Series.FINISHED_TOKENS, "vllm:request_generation_tokens", "sum"),
+    (Series.PROMPT_TOKENS, "vllm:request_prompt_tokens", "sum"),
+    (Series.FIRST_TOKENS, "vllm:time_to_first_token_seconds", "count"),
+    (Series.OUTPUT_LENGTH, "vllm:request_generation_tokens", "bucket"),
+    (Series.QUEUE_WAIT, "vllm:request_queue_time_seconds", "bucket"),
+    (Series.FIRST_TOKEN_WAIT, "vllm:time_to_first_token_seconds", "bucket"),
 )
+"""Which figure of which histogram."""
 _CAPACITY_LABELS: Final = ("block_size", "num_gpu_blocks", "kv_cache_size_tokens")
 
 
@@ -43,8 +44,8 @@ def parts(labels: LabelNames) -> tuple[Part, ...]:
     pod = (labels.namespace, labels.pod)
     rank = (*pod, _RANK)
 
-    def part(series: Series, expression: str, rank_label: str = "") -> Part:
-        return Part(ENGINE, series, expression, object_label=labels.pod, rank_label=rank_label)
+    def part(series: Series, expression: str, rank_label: str = "", native: str = "") -> Part:
+        return Part(ENGINE, series, expression, object_label=labels.pod, rank_label=rank_label, native=native)
 
     return (
         part(Series.RUNNING, aggregated("sum", "vllm:num_requests_running", pod)),
@@ -64,7 +65,7 @@ def parts(labels: LabelNames) -> tuple[Part, ...]:
             value_of=kv_capacity_tokens,
         ),
         *(part(series, aggregated("sum", name, rank), _RANK) for series, name in _COUNTERS),
-        *(part(series, aggregated("sum", name, (*rank, "le")), _RANK) for series, name in _HISTOGRAMS),
+        *(part(series, histogram(name, figure, rank), _RANK, figure) for series, name, figure in _HISTOGRAMS),
         part(Series.SAMPLE_AGE, aggregated("max", age_of("vllm:num_requests_running"), pod)),
     )
 

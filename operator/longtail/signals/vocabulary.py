@@ -95,6 +95,8 @@ class Part:
     rank_label: str = ""
     value_of: Callable[[Mapping[str, str]], float] | None = None
     """Takes the value from the labels, for series that carry it there. NaN for none."""
+    native: str = ""
+    """What the part takes of a native histogram: ``sum``, ``count`` or ``bucket``; nothing unless it says so."""
     lazy: bool = False
     """The engine creates the series with the first event, so its absence on a pod that reports is a zero."""
 
