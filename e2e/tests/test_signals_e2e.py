@@ -130,6 +130,16 @@ def picker(*, queued: bool) -> str:
     return page(gate, *(queues if queued else ()))
 
 
+def proxy(*, output: int, reasoning: int) -> str:
+    labels = 'model="vllm/r1",requested_model="deepseek/r1",team'
+    return page(
+        f'litellm_output_tokens_metric_total{{{labels}="a"}} {output}',
+        f'litellm_output_tokens_metric_total{{{labels}="b"}} {output}',
+        f'litellm_output_reasoning_tokens_metric_total{{{labels}="a"}} {reasoning}',
+        f'litellm_output_reasoning_tokens_metric_total{{{labels}="b"}} {reasoning}',
+    )
+
+
 CUSTOM = CustomNames(
     running_requests="trtllm_num_requests_running",
     kv_used_ratio="trtllm_kv_cache_utilization",
@@ -187,6 +197,7 @@ FLEET = [
     service("honoured", "honoured-a", "honoured-b"),
     service("exported", "exported-a", "exported-b"),
     service("gateway", "absent", inference_pool="pool"),
+    service("proxied", "absent", gateway_model="deepseek/r1"),
     service("custom", "custom", engine=Engine.CUSTOM, custom=CUSTOM),
     service("half", "loud", "silent"),
     service("lost", "silent"),
@@ -278,6 +289,7 @@ def targets(pools: Mapping[str, Pool]) -> dict[str, dict[str, str]]:
         # A target with labels of its own has Prometheus move the page's to exported_*, as without honorLabels.
         "dcgm-exported": {"namespace": "gpu-operator", "pod": "dcgm-x"},
         "dcgm-honoured": {},
+        "proxy": {"namespace": "litellm"},
         "dcgm-simulated": {},
     }
 
@@ -288,6 +300,7 @@ def texts(pools: Mapping[str, Pool], *, late: bool) -> dict[str, str]:
         "sglang-ranks": sglang(written=(1010, 405) if late else (1000, 400), late=late),
         "picker": picker(queued=late),
         "custom": custom(arrived=14, short=3, finished=6) if late else custom(arrived=10, short=2, finished=3),
+        "proxy": proxy(output=1400, reasoning=900) if late else proxy(output=1000, reasoning=600),
         "dcgm-honoured": gpus("honoured"),
         "dcgm-exported": gpus("exported"),
         "dcgm-simulated": gpu_page((NAMESPACE, pool.pods.values()) for pool in pools.values()),
@@ -403,6 +416,13 @@ def test_both_prefixes_of_a_gateway_are_one_queue(seen: Seen) -> None:
     assert waiting.value == 11.0
     assert waiting.fresh
     assert seen("ranks").gateway_waiting_requests == MISSING
+
+
+def test_the_reasoning_share_is_that_of_the_proxys_last_hour(seen: Seen) -> None:
+    share = seen("proxied").reasoning_share
+    assert share.value == pytest.approx(300 / 400)
+    assert share.fresh
+    assert seen("ranks").reasoning_share == MISSING
 
 
 def test_a_custom_engine_is_read_by_its_names(seen: Seen) -> None:

@@ -15,7 +15,9 @@ SOURCE = MetricsSource(name="default", url="http://127.0.0.1:9", scrape_interval
 
 
 def point(tag: str, pod: str, value: float, **labels: str) -> Point:
-    """One sample of a part such as "vllm/running"; ``pod`` is a pool for the gateway's."""
+    """One sample of a part such as "vllm/running"; ``pod`` is a pool for the gateway's, a model for the proxy's."""
+    if tag.startswith("litellm/"):
+        return {PART_LABEL: tag, "requested_model": pod, **labels}, value
     name = "inference_pool" if tag.startswith("gateway/") else "pod"
     return {PART_LABEL: tag, "namespace": NAMESPACE, name: pod, **labels}, value
 

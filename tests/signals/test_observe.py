@@ -187,6 +187,27 @@ def test_without_a_gateway_its_queue_is_missing() -> None:
     assert look(points, of=service(pod("a"))).gateway_waiting_requests == MISSING
 
 
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        pytest.param(0.75, Signal(0.75, age_seconds=2.0), id="known"),
+        pytest.param(math.nan, MISSING, id="nothing-finished-within-the-hour"),
+        pytest.param(1.5, MISSING, id="malformed"),
+    ],
+)
+def test_the_reasoning_share_is_that_of_the_model_at_the_proxy(share: float, expected: Signal) -> None:
+    points = [
+        *(point("litellm/reasoning_share", "deepseek/r1", share), point("litellm/sample_age", "deepseek/r1", 2.0)),
+        *(point("litellm/reasoning_share", "other", 0.1), point("litellm/sample_age", "other", 2.0)),
+    ]
+    seen = look(vllm("a", running=1), points, of=service(pod("a"), gateway_model="deepseek/r1"))
+    assert seen.reasoning_share == expected
+
+
+def test_without_a_proxy_the_reasoning_share_is_missing_and_not_asked_for() -> None:
+    assert look(vllm("a", running=1), of=service(pod("a"))).reasoning_share == MISSING
+
+
 def test_gpu_occupancy_has_an_age_of_its_own_and_is_a_mean() -> None:
     points = [
         point("dcgm/gpu_active", "a", 0.9),

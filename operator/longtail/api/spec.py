@@ -82,10 +82,20 @@ class Engine(Model):
 
 
 class Gateway(Model):
-    """The gateway in front of the pool, where requests may wait before they reach an engine."""
+    """What stands in front of the pool: where requests may wait, and where reasoning is told from answers."""
 
-    inference_pool: Name
+    inference_pool: Name | None = None
     """Name of the InferencePool whose flow-control queue (llm_d_epp_flow_control_*) holds our requests."""
+    model: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """What clients call the model at a LiteLLM proxy: its token counters tell how much of the output is reasoning."""
+
+    rules = (
+        Rule(
+            cel="has(self.inferencePool) || has(self.model)",
+            message="gateway names an inferencePool, a model, or both",
+            holds=lambda gateway: gateway.inference_pool is not None or gateway.model is not None,
+        ),
+    )
 
 
 class Objective(Model):
@@ -147,7 +157,7 @@ class ReasoningServingSpec(Model):
     engine: Engine = Engine()
     """The inference server in the pods."""
     gateway: Gateway | None = None
-    """The gateway in front of the pool, if requests wait in it."""
+    """The gateway in front of the pool, if there is one that longtail can read."""
     metrics_source: Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] = "default"
     """Where the series are: a name that the administrator configured in the operator."""
     objective: Objective = Objective()

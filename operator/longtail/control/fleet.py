@@ -62,6 +62,7 @@ def _signals(view: ServingView, spec: ReasoningServingSpec) -> ServiceSignals:
         engine=Engine(spec.engine.type.value),
         custom=_custom(spec.engine.custom) if spec.engine.custom is not None else None,
         inference_pool=spec.gateway.inference_pool if spec.gateway is not None else None,
+        gateway_model=spec.gateway.model if spec.gateway is not None else None,
     )
 
 

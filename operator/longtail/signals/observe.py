@@ -24,7 +24,7 @@ from typing import Final
 
 from longtail.demand.observation import MISSING, Buckets, Observation, PodReading, Quality, Signal
 from longtail.policy.fleet import Pod, ServiceKey
-from longtail.signals import gateway, gpu, sglang, vllm
+from longtail.signals import gateway, gpu, litellm, sglang, vllm
 from longtail.signals.counters import Cumulative, Increases
 from longtail.signals.custom import CustomNames
 from longtail.signals.samples import WHOLE, ObjectKey, SeriesKey, Snapshot
@@ -62,6 +62,8 @@ class ServiceSignals:
     """Given exactly when the engine is Custom."""
     inference_pool: str | None = None
     """Name of the InferencePool in front, in the same namespace; None without a gateway."""
+    gateway_model: str | None = None
+    """What clients call the model at a LiteLLM proxy; None without one."""
 
     def __post_init__(self) -> None:
         if (self.engine is Engine.CUSTOM) != (self.custom is not None):
@@ -116,6 +118,7 @@ def observe(
         finished_output_tokens=view.buckets(Series.OUTPUT_LENGTH),
         queue_wait_seconds=view.buckets(Series.QUEUE_WAIT),
         first_token_seconds=view.buckets(Series.FIRST_TOKEN_WAIT),
+        reasoning_share=view.reasoning_share(),
         gpu_active_ratio=view.gpu_active(by_name),
         max_concurrent_requests=view.max_concurrent(),
         ready_pods=len(ready),
@@ -210,6 +213,14 @@ class _View:
         signal = self._signal(value, gateway.ENGINE, place)
         whole = self._snapshot.answered.get(SeriesKey(gateway.ENGINE, Series.GATEWAY_WAITING), False)
         return signal if whole or not signal.fresh else replace(signal, quality=Quality.PARTIAL)
+
+    def reasoning_share(self) -> Signal:
+        """Share of the output that is reasoning, as the proxy counts it."""
+        if self._service.gateway_model is None:
+            return MISSING
+        place = ObjectKey("", self._service.gateway_model)
+        value = self._snapshot.level(litellm.ENGINE, Series.REASONING_SHARE, place)
+        return self._ratio(value, litellm.ENGINE, place)
 
     def gpu_active(self, readings: Mapping[str, PodReading]) -> Signal:
         """Mean over the pods; MISSING without pods, because a mean of nothing is not zero."""

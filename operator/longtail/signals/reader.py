@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from longtail.demand.observation import Observation
 from longtail.errors import LongtailError, MetricsError, SettingsError, SpecError
 from longtail.policy.fleet import ServiceKey
-from longtail.signals import custom, gateway, gpu, sglang, vllm
+from longtail.signals import custom, gateway, gpu, litellm, sglang, vllm
 from longtail.signals.client import PrometheusClient
 from longtail.signals.counters import Baseline, advance
 from longtail.signals.exchange import Answer
@@ -140,7 +140,7 @@ class SignalReader:
 
 
 def queries(services: Sequence[ServiceSignals], labels: LabelNames) -> tuple[Query, ...]:
-    """What must be asked of a source: eleven queries at most, and one for each set of custom names."""
+    """What must be asked of a source: twelve queries at most, and one for each set of custom names."""
     engines = {engine for service in services for engine in service.engines}
     parts: list[Part] = []
     if vllm.ENGINE in engines:
@@ -151,6 +151,8 @@ def queries(services: Sequence[ServiceSignals], labels: LabelNames) -> tuple[Que
         parts += gpu.parts(labels)
     if any(service.inference_pool for service in services):
         parts += gateway.parts(labels)
+    if any(service.gateway_model for service in services):
+        parts += litellm.parts()
     names = {service.custom.engine: service.custom for service in services if service.custom}
     return (*fleet_queries(parts), *(custom.query(names[engine], labels) for engine in sorted(names)))
 
@@ -164,13 +166,16 @@ async def _ask(client: PrometheusClient, query: Query, at_seconds: float) -> tup
 
 
 def _places(services: Iterable[ServiceSignals]) -> dict[tuple[str, str], ObjectKey]:
-    """Pods and pools of the services. One key object for each place serves all its samples."""
+    """Pods, pools and models of the services. One key object for each place serves all its samples."""
     places: dict[tuple[str, str], ObjectKey] = {}
     for service in services:
         pool = [service.inference_pool] if service.inference_pool else []
         for name in [*(pod.name for pod in service.pods), *pool]:
             place = ObjectKey(service.key.namespace, name)
             places[place] = place
+        if service.gateway_model:
+            model = ObjectKey("", service.gateway_model)
+            places[model] = model
     return places
 
 
@@ -178,4 +183,6 @@ def _concerns(query: Query, service: ServiceSignals) -> bool:
     tags = {part.engine for part in query.parts}
     if tags == {gateway.ENGINE}:
         return service.inference_pool is not None
+    if tags == {litellm.ENGINE}:
+        return service.gateway_model is not None
     return tags == {gpu.ENGINE} or not tags.isdisjoint(service.engines)

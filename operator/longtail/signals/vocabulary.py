@@ -1,7 +1,7 @@
 """What is asked, whatever the engine: the series an observation is made of, and the queries that fetch them.
 
 An engine's vocabulary is a list of parts: "the running requests of vLLM are this expression". Parts of
-one kind are joined into one query, each tagged, so that a tick costs about eleven queries a source,
+one kind are joined into one query, each tagged, so that a tick costs about twelve queries a source,
 whatever the number of services and engines. The operator joins pods to services from its own watch.
 """
 
@@ -33,6 +33,8 @@ class Series(enum.StrEnum):
     GATEWAY_WAITING = "gateway_waiting"
     """By inference pool, not by pod."""
     GPU_ACTIVE = "gpu_active"
+    REASONING_SHARE = "reasoning_share"
+    """By model as clients name it, not by pod."""
     # Counters
     GENERATED = "generated"
     FINISHED_TOKENS = "finished_tokens"
@@ -74,6 +76,7 @@ _QUERIES: Final[Mapping[str, frozenset[Series]]] = {
     "sample_age": frozenset({Series.SAMPLE_AGE}),
     "gateway": frozenset({Series.GATEWAY_WAITING}),
     "gpu": frozenset({Series.GPU_ACTIVE}),
+    "reasoning_share": frozenset({Series.REASONING_SHARE}),
 }
 """Which series share a query. Those of one query are known or missing together."""
 
