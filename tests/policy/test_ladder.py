@@ -108,6 +108,7 @@ def test_each_rung_leaves_its_number() -> None:
         "Ceiling": 10,
         "Behavior": 8,
         "Safety": 8,
+        "Placement": 8,
     }
 
 

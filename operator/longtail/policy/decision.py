@@ -19,6 +19,7 @@ class Rung(enum.StrEnum):
     CEILING = "Ceiling"
     BEHAVIOR = "Behavior"
     SAFETY = "Safety"
+    PLACEMENT = "Placement"
 
 
 class Reason(enum.StrEnum):
@@ -53,10 +54,37 @@ class LadderStep:
 
 
 @dataclass(frozen=True, slots=True)
+class Placement:
+    """How the number is brought about: which pods leave routing, which come back, which may be deleted.
+
+    Carried out in this order: uncordon, cordon, then a deletion cost for the pods of ``commit``, then
+    ``replicas`` asked of the target, provided that it still asks for ``asked``.
+    """
+
+    asked: int
+    """spec.replicas as it was decided on: serving and cordoned together."""
+    replicas: int
+    """spec.replicas to be asked for."""
+    cordon: tuple[str, ...] = ()
+    """Pods to be taken out of routing."""
+    uncordon: tuple[str, ...] = ()
+    """Pods to be put back into routing."""
+    commit: tuple[str, ...] = ()
+    """Pods to be deleted by asking for fewer replicas: empty, or never started."""
+    because: str = ""
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is anything to write."""
+        return self.replicas != self.asked or bool(self.cordon or self.uncordon)
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Outcome of a tick for one service.
 
-    ``hold`` means "no opinion": ``desired == current`` and nothing may be written because of it.
+    ``current`` and ``desired`` count replicas that serve: those asked for, less the cordoned ones. ``hold``
+    means "no opinion": ``desired == current``, and the pool may not be made smaller because of it.
     """
 
     current: int
@@ -68,3 +96,5 @@ class Decision:
     limited_by: Reason | None = None
     """TOO_FEW/TOO_MANY_REPLICAS or SCALE_UP/DOWN_LIMIT when a limit changed the number."""
     demand: Demand | None = None
+    placement: Placement | None = None
+    """How ``desired`` is brought about; None where nothing may be touched."""

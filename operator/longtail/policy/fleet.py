@@ -91,6 +91,43 @@ class Limits:
     behavior: Behavior = field(default_factory=Behavior)
 
 
+class DrainPolicy(enum.StrEnum):
+    """How replicas leave."""
+
+    REVERSIBLE = "Reversible"
+    """Out of routing first, deleted when empty, back in routing when load returns before that."""
+    IMMEDIATE = "Immediate"
+    """Deleted at once, as every autoscaler that writes /scale does: what they are working on is lost."""
+
+
+class DrainDeadline(enum.StrEnum):
+    """What ends a drain that takes too long."""
+
+    UNCORDON = "Uncordon"
+    """The replica goes back to work."""
+    DELETE = "Delete"
+    """The replica goes, and what it is working on is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRules:
+    """What the user says about shrinking."""
+
+    policy: DrainPolicy = DrainPolicy.REVERSIBLE
+    max_seconds: float = 3600.0
+    """Longest time a replica may be kept out of routing before ``on_deadline``."""
+    on_deadline: DrainDeadline = DrainDeadline.UNCORDON
+
+
+class VictimOrder(enum.StrEnum):
+    """Who goes when a target is asked for fewer replicas."""
+
+    CHOSEN = "Chosen"
+    """A ReplicaSet takes pods that are not ready first, then the lowest pod-deletion-cost (KEP-2255)."""
+    HIGHEST_INDEX = "HighestIndex"
+    """A StatefulSet or LeaderWorkerSet takes the highest index, whatever it is doing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pod:
     """One pod of a target. Times are Unix seconds; None means not yet."""
@@ -105,6 +142,21 @@ class Pod:
     restarted: bool = False
     """A container restarted, so ``ready_at`` may not be the first time: nothing is learned from it."""
     unschedulable_message: str = ""
+    stopped: bool = False
+    """No container of it runs: it crashed, or waits for its image. Whatever it was doing is over."""
+    index: int | None = None
+    """Ordinal in a StatefulSet or LeaderWorkerSet."""
+    switch: bool = False
+    """Can be taken out of routing and put back, by a label that a Service or InferencePool selects by, or by
+    a readiness gate."""
+    cordoned: bool = False
+    """Taken out of routing by longtail: finishes what it has, and gets nothing new."""
+    cordoned_at: float | None = None
+    """Since when; None where the note of it was lost."""
+    isolated: bool = False
+    """Taken out of routing by somebody else, to debug it say: neither counted as serving nor touched."""
+    condemned: bool = False
+    """Carries our deletion cost: the next one to go when replicas are lowered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +167,9 @@ class Target:
     """spec.replicas through /scale."""
     ready_replicas: int
     pods: Sequence[Pod] = ()
+    victims: VictimOrder = VictimOrder.CHOSEN
+    rolling: bool = False
+    """A rollout is under way: nobody can say which pod a lowering of replicas would take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +181,7 @@ class Service:
     parameters: ServiceParameters
     limits: Limits
     target: Target | None
+    drain: DrainRules = DrainRules()
 
 
 @dataclass(frozen=True, slots=True)

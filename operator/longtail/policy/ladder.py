@@ -1,10 +1,13 @@
 """From one service's demand to its decision, rung by rung. Every rung leaves its number and its words.
 
-Order: Reactive, Forecast, Floor, Ceiling, Behavior, Safety. Three things are settled before the first rung,
-as in HPA: a service that is off or has no target is left alone; a target at 0 replicas is somebody's pause; a
-pool outside of minReplicas..maxReplicas goes there at once, without behavior. The last one with a
-reservation: growing to minReplicas needs no data, shrinking to maxReplicas does, because no replica is ever
-removed blind. Whoever must shrink a pool during an outage of the metrics can set mode Off and scale by hand.
+Order: Reactive, Forecast, Floor, Ceiling, Behavior, Safety, Placement. The number counts replicas that serve:
+those asked for, less the cordoned ones; the last rung says how it is brought about (see `placement`).
+
+Three things are settled before the first rung, as in HPA: a service that is off or has no target is left
+alone; a target at 0 replicas is somebody's pause; a pool outside of minReplicas..maxReplicas goes there at
+once, without behavior. The last one with a reservation: growing to minReplicas needs no data, shrinking to
+maxReplicas does, because no replica is ever removed blind. Whoever must shrink a pool during an outage of the
+metrics can set mode Off and scale by hand.
 """
 
 import itertools
@@ -16,8 +19,11 @@ from longtail.policy import needs, trust
 from longtail.policy.behavior import Verdict, limit_rate, stabilise, within_tolerance
 from longtail.policy.decision import Decision, LadderStep, Reason, Rung
 from longtail.policy.fleet import Limits, Mode, Service
+from longtail.policy.idleness import idle_samples
 from longtail.policy.memory import ServiceMemory, event_since, remembered
 from longtail.policy.needs import Need
+from longtail.policy.placement import place
+from longtail.policy.roster import roster
 from longtail.policy.trust import Trust
 
 
@@ -35,14 +41,15 @@ def decide(
 ) -> tuple[Decision, ServiceMemory]:
     """One service's decision, and what to remember of it. Pure: the same arguments give the same result."""
     memory = trust.look(memory, observation=observation, now=now)
+    memory = replace(memory, idle=idle_samples(memory.idle, observation))
     target, limits = service.target, service.limits
     if target is None:
         # Nothing is decided, so the last decision stands: its change may still come to light.
         return _hold(memory.current, Reason.TARGET_UNAVAILABLE, "the target cannot be scaled", demand), memory
-    current = target.replicas
+    current = roster(target).serving
     event = event_since(memory, current=current)
     memory = replace(memory, events=(*memory.events, event) if event else memory.events)
-    if service.mode is Mode.OFF or current == 0:
+    if service.mode is Mode.OFF or target.replicas == 0:
         why = "mode is Off" if service.mode is Mode.OFF else "scaled to 0 by somebody else, which is a pause"
         decision, proposal = _hold(current, Reason.SCALING_DISABLED, why, demand), None
     else:
@@ -61,6 +68,9 @@ def decide(
             )
         else:
             decision, proposal = _into_limits(current, limits=limits, trusted=trusted, demand=demand), None
+        decision, memory = _placed(
+            decision, service=service, observation=observation, trusted=trusted, memory=memory, now=now
+        )
     return decision, remembered(
         memory,
         current=current,
@@ -69,6 +79,29 @@ def decide(
         behavior=limits.behavior,
         now=now,
     )
+
+
+def _placed(
+    decision: Decision,
+    *,
+    service: Service,
+    observation: Observation,
+    trusted: Trust,
+    memory: ServiceMemory,
+    now: float,
+) -> tuple[Decision, ServiceMemory]:
+    """The decision with its last rung: which pods it concerns."""
+    order = decision.limited_by is Reason.TOO_MANY_REPLICAS and trusted.doubt is Reason.WARMING_UP
+    placement, memory = place(
+        service=service,
+        observation=observation,
+        desired=decision.desired,
+        may_shrink=trusted.doubt is None or order,
+        memory=memory,
+        now=now,
+    )
+    step = LadderStep(rung=Rung.PLACEMENT, replicas=decision.desired, because=placement.because)
+    return replace(decision, placement=placement, ladder=(*decision.ladder, step)), memory
 
 
 def _into_limits(current: int, *, limits: Limits, trusted: Trust, demand: Demand) -> Decision:

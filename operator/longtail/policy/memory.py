@@ -7,6 +7,7 @@ from typing import Self
 from longtail.demand.memory import DemandMemory
 from longtail.policy.behavior import Recommendation, ScaleEvent
 from longtail.policy.fleet import Behavior, ServiceKey
+from longtail.policy.idleness import IdleSamples
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class ServiceMemory:
     decided_at: float | None = None
     """Time of the last decision; None before the first."""
     current: int = 0
-    """Replicas at the last decision."""
+    """Replicas that served at the last decision."""
     desired: int = 0
     """What the last decision asked for."""
     watched_since: float | None = None
@@ -31,6 +32,10 @@ class ServiceMemory:
     """When each optional signal was last fresh: one that was there and is gone is not one that never was."""
     known_pods: frozenset[str] = frozenset()
     """Pods whose first readiness has been learned from, or lies before the first sight of the service."""
+    idle: Mapping[str, IdleSamples] = field(default_factory=dict)
+    """Pods that were empty in their last samples: two in a row prove it (see `idleness`)."""
+    spared_until: Mapping[str, float] = field(default_factory=dict)
+    """Pods whose drain took too long: they are not chosen again before this time."""
     met: bool = False
     """False at the first sight of the service."""
 

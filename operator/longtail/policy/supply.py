@@ -6,25 +6,26 @@ from dataclasses import replace
 from longtail.demand.supply import Supply
 from longtail.policy.fleet import Pod, Target
 from longtail.policy.memory import ServiceMemory
+from longtail.policy.roster import roster
 
 
 def supply_of(target: Target | None, *, memory: ServiceMemory, now: float) -> tuple[Supply, ServiceMemory]:
     """Replicas by what they do, and each cold start exactly once.
 
-    A replica that was asked for and has no pod yet is pending with age 0. Where no pods are seen at all,
-    because the kind of the target does not show them, its own counts have to do.
+    A replica that was asked for and has no pod yet is pending with age 0. A cordoned one does not serve, though
+    its pod is ready. Where no pods are seen at all, the target's own counts have to do.
     """
     if target is None:
         return Supply(ready_replicas=0), memory
-    alive = [pod for pod in target.pods if not pod.deleting]
-    ready = sum(pod.ready for pod in alive) if target.pods else target.ready_replicas
-    ages = [max(now - pod.created_at, 0.0) for pod in alive if not pod.ready]
-    unseen = max(target.replicas - ready - len(ages), 0)
+    pool = roster(target)
+    ready = len(pool.working) if target.pods else target.ready_replicas
+    ages = [max(now - pod.created_at, 0.0) for pod in (*pool.starting, *pool.broken)]
+    unseen = pool.unseen if target.pods else max(target.replicas - ready, 0)
     cold_starts, memory = _cold_starts(target.pods, memory)
     supply = Supply(
         ready_replicas=ready,
         pending_ages_seconds=(*ages, *[0.0] * unseen),
-        draining_replicas=sum(pod.deleting and pod.ready for pod in target.pods),
+        draining_replicas=len(pool.cordoned) + sum(pod.deleting and pod.ready for pod in target.pods),
         cold_starts_seconds=cold_starts,
     )
     return supply, memory

@@ -12,11 +12,8 @@ from longtail.demand.estimate import Demand
 from longtail.demand.observation import Observation, Quality, Signal, worst
 from longtail.policy.decision import Reason
 from longtail.policy.fleet import Behavior, Pod
+from longtail.policy.idleness import BUSY_GPU_RATIO
 from longtail.policy.memory import ServiceMemory
-
-BUSY_GPU_RATIO = 0.05
-"""GPUs that are active for more of the time than this are at work. An idle engine that polls its queue stays
-below 1 %; one decoding sequence alone keeps a GPU active for most of the time (DCGM GR_ENGINE_ACTIVE)."""
 
 SCRAPE_GRACE_SECONDS = 60.0
 """A pod that became ready within this time need not have been scraped: two scrape intervals of 30 s."""
