@@ -320,12 +320,22 @@ def _buckets(counts: Sequence[Cumulative]) -> Buckets | None:
     """
     if not counts:
         return None
+    if len(counts) == 1 or all(one.keys() == counts[0].keys() for one in counts):
+        return _of_equal_bounds(counts)
     bounds = sorted({bound for one in counts for bound in one if not math.isnan(bound)})
     columns = [_filled(one, bounds) for one in counts]
     known = [n for n, _ in enumerate(bounds) if all(column[n] is not None for column in columns)]
     cumulative = [math.fsum(column[n] or 0.0 for column in columns) for n in known]
     steps = [max(0.0, here - below) for below, here in zip([0.0, *cumulative], cumulative, strict=False)]
     return Buckets(upper_bounds=tuple(bounds[n] for n in known), counts=tuple(steps))
+
+
+def _of_equal_bounds(counts: Sequence[Cumulative]) -> Buckets:
+    """The same for pods of one kind, as nearly all are."""
+    bounds = sorted(counts[0])
+    cumulative = [math.fsum([one[bound] for one in counts]) for bound in bounds]
+    steps = [max(0.0, here - below) for below, here in zip([0.0, *cumulative], cumulative, strict=False)]
+    return Buckets(upper_bounds=tuple(bounds), counts=tuple(steps))
 
 
 def _filled(one: Cumulative, bounds: Sequence[float]) -> list[float | None]:

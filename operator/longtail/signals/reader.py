@@ -20,7 +20,7 @@ from longtail.signals.client import PrometheusClient
 from longtail.signals.counters import Baseline, advance
 from longtail.signals.exchange import Answer
 from longtail.signals.observe import ServiceSignals, began_at, blind, observe
-from longtail.signals.samples import ObjectKey, Point, SeriesKey, Snapshot, instant_points
+from longtail.signals.samples import ObjectKey, Point, Snapshot, instant_points
 from longtail.signals.sources import LabelNames, MetricsSource
 from longtail.signals.vocabulary import Part, Query, fleet_queries
 
@@ -90,8 +90,7 @@ class SignalReader:
         """Observations from answers that are here already. Successive calls must be in order of time."""
         where = self._sources[source]
         snapshot = Snapshot(at_seconds)
-        wanted = _places(services)
-        lazy = set()
+        wanted = places(services)
         for answer in answers:
             snapshot.add(
                 answer.query,
@@ -100,15 +99,10 @@ class SignalReader:
                 wanted=wanted,
                 whole=answer.whole,
             )
-            lazy |= {SeriesKey(part.engine, part.series) for part in answer.query.parts if part.lazy}
-        began = {
-            ObjectKey(service.key.namespace, pod.name): began_at(pod) for service in services for pod in service.pods
-        }
-        limit = where.freshness_limit_seconds
-        increases, self._baselines[source] = advance(
-            self._baselines.get(source), snapshot, began_at=began, lazy=lazy, unseen_seconds=limit
+        observations, self._baselines[source] = observe_all(
+            services, snapshot, self._baselines.get(source), freshness_limit_seconds=where.freshness_limit_seconds
         )
-        return {s.key: observe(s, snapshot, increases, freshness_limit_seconds=limit) for s in services}
+        return observations
 
     def close(self) -> None:
         """Drop all connections."""
@@ -139,6 +133,18 @@ class SignalReader:
         return Reading(observations, failures, {name: sorted(set(warnings))} if warnings else {})
 
 
+def observe_all(
+    services: Sequence[ServiceSignals], snapshot: Snapshot, baseline: Baseline | None, *, freshness_limit_seconds: float
+) -> tuple[dict[ServiceKey, Observation], Baseline | None]:
+    """Observations out of everything that was answered for one time, and what the next increases are taken against."""
+    began = {ObjectKey(service.key.namespace, pod.name): began_at(pod) for service in services for pod in service.pods}
+    increases, baseline = advance(
+        baseline, snapshot, began_at=began, lazy=snapshot.lazy, unseen_seconds=freshness_limit_seconds
+    )
+    seen = {s.key: observe(s, snapshot, increases, freshness_limit_seconds=freshness_limit_seconds) for s in services}
+    return seen, baseline
+
+
 def queries(services: Sequence[ServiceSignals], labels: LabelNames) -> tuple[Query, ...]:
     """What must be asked of a source: twelve queries at most, and one for each set of custom names."""
     engines = {engine for service in services for engine in service.engines}
@@ -165,7 +171,7 @@ async def _ask(client: PrometheusClient, query: Query, at_seconds: float) -> tup
         return error
 
 
-def _places(services: Iterable[ServiceSignals]) -> dict[tuple[str, str], ObjectKey]:
+def places(services: Iterable[ServiceSignals]) -> dict[tuple[str, str], ObjectKey]:
     """Pods, pools and models of the services. One key object for each place serves all its samples."""
     places: dict[tuple[str, str], ObjectKey] = {}
     for service in services:

@@ -36,6 +36,44 @@ WHOLE: Final = math.inf
 """``le`` of a plain counter: it is a histogram with the one bucket that holds everything."""
 
 
+class Cell(NamedTuple):
+    """Where in the tables the samples of one series belong: found once, however many steps a range has."""
+
+    series: SeriesKey
+    place: ObjectKey
+    rank: str
+    bound: float | None
+    """``le`` of a counter, NaN for one that is no number; None for a level."""
+    stated: float | None
+    """The value, where it is stated in the labels."""
+
+
+class Sorter:
+    """Finds the cells of one query's series."""
+
+    def __init__(self, query: Query, *, namespace_label: str, wanted: Mapping[tuple[str, str], ObjectKey]) -> None:
+        self._parts = {part.tag: (part, SeriesKey(part.engine, part.series)) for part in query.parts}
+        self._namespace_label = namespace_label
+        self._wanted = wanted
+
+    def cell(self, labels: Mapping[str, str]) -> Cell | None:
+        """The cell of a series; None for one that is not asked for."""
+        found = self._parts.get(labels.get(PART_LABEL, ""))
+        if found is None:
+            return None
+        part, key = found
+        if labels.get(NATIVE_LABEL, part.native) != part.native:
+            return None
+        place = self._wanted.get((labels.get(self._namespace_label, ""), labels.get(part.object_label, "")))
+        if place is None:
+            return None
+        bound = None
+        if key.series in COUNTERS:
+            bound = _bound(labels["le"]) if "le" in labels else WHOLE
+        stated = None if part.value_of is None else part.value_of(labels)
+        return Cell(key, place, labels.get(part.rank_label, ""), bound, stated)
+
+
 @dataclass(slots=True)
 class Snapshot:
     """Everything that was answered for one time."""
@@ -47,6 +85,8 @@ class Snapshot:
     """Value by rank."""
     counters: dict[SeriesKey, dict[ObjectKey, dict[str, dict[float, float]]]] = field(default_factory=dict)
     """Raw cumulative value by rank and ``le``."""
+    lazy: set[SeriesKey] = field(default_factory=set)
+    """Answered series that their engine creates with the first event."""
     damaged: set[tuple[SeriesKey, ObjectKey]] = field(default_factory=set)
     """Where a NaN, an infinity or a negative value was dropped."""
 
@@ -60,32 +100,34 @@ class Snapshot:
         whole: bool = True,
     ) -> None:
         """Sort the answer to one query into the tables, as far as it is about ``wanted`` pods and pools."""
-        parts = {part.tag: (part, SeriesKey(part.engine, part.series)) for part in query.parts}
-        for _, key in parts.values():
-            self.answered[key] = whole
-            (self.counters if key.series in COUNTERS else self.levels).setdefault(key, {})
+        self.open(query, whole=whole)
+        sorter = Sorter(query, namespace_label=namespace_label, wanted=wanted)
         for labels, raw in points:
-            found = parts.get(labels.get(PART_LABEL, ""))
-            if found is None:
-                continue
-            part, key = found
-            if labels.get(NATIVE_LABEL, part.native) != part.native:
-                continue
-            place = wanted.get((labels.get(namespace_label, ""), labels.get(part.object_label, "")))
-            if place is None:
-                continue
-            value = raw if part.value_of is None else part.value_of(labels)
-            bound = _bound(labels["le"]) if "le" in labels else WHOLE
-            if not 0.0 <= value < math.inf or math.isnan(bound):
-                self.damaged.add((key, place))
-                continue
-            rank = labels.get(part.rank_label, "")
-            if key.series in COUNTERS:
-                self.counters[key].setdefault(place, {}).setdefault(rank, {})[bound] = value
-            else:
-                # An info series that changed its labels shows twice for one rank: the larger stands.
-                ranks = self.levels[key].setdefault(place, {})
-                ranks[rank] = max(value, ranks.get(rank, 0.0))
+            cell = sorter.cell(labels)
+            if cell is not None:
+                self.put(cell, raw)
+
+    def open(self, query: Query, *, whole: bool = True) -> None:
+        """Note that a query was answered; what is not put in afterwards is not there."""
+        for part in query.parts:
+            key = SeriesKey(part.engine, part.series)
+            self.answered[key] = whole
+            if part.lazy:
+                self.lazy.add(key)
+            (self.counters if key.series in COUNTERS else self.levels).setdefault(key, {})
+
+    def put(self, cell: "Cell", raw: float) -> None:
+        """One sample, of a query that was opened."""
+        key, place, rank, bound, stated = cell
+        value = raw if stated is None else stated
+        if not 0.0 <= value < math.inf or bound != bound:  # noqa: PLR0124  # NaN, at a third of isnan's price
+            self.damaged.add((key, place))
+        elif bound is None:
+            # An info series that changed its labels shows twice for one rank: the larger stands.
+            ranks = self.levels[key].setdefault(place, {})
+            ranks[rank] = max(value, ranks.get(rank, 0.0))
+        else:
+            self.counters[key].setdefault(place, {}).setdefault(rank, {})[bound] = value
 
     def level(self, engine: str, series: Series, place: ObjectKey) -> float | None:
         """Sum over the ranks of a pod; None where it reports none."""
