@@ -11,7 +11,17 @@ from longtail.api.resource import read_spec
 from longtail.api.spec import EngineType, ReasoningServingSpec
 from longtail.demand.parameters import ServiceParameters
 from longtail.errors import SpecError
-from longtail.policy.fleet import Behavior, Mode, PolicyType, ScalingPolicy, ScalingRules, SelectPolicy
+from longtail.policy.fleet import (
+    Behavior,
+    DrainDeadline,
+    DrainPolicy,
+    DrainRules,
+    Mode,
+    PolicyType,
+    ScalingPolicy,
+    ScalingRules,
+    SelectPolicy,
+)
 
 MANIFESTS = yaml.safe_load((Path(__file__).parent / "manifests.yaml").read_text(encoding="utf-8"))
 
@@ -90,6 +100,16 @@ def test_default_parameters_are_those_of_the_demand_model() -> None:
 
 def test_default_behavior_is_that_of_the_policy() -> None:
     assert to_policy.limits(spec()).behavior == Behavior()
+
+
+def test_default_drain_is_that_of_the_policy() -> None:
+    assert to_policy.drain(spec()) == DrainRules()
+
+
+def test_drain_rules_are_those_of_the_spec() -> None:
+    assert to_policy.drain(spec(**_every_field())) == DrainRules(
+        policy=DrainPolicy.IMMEDIATE, max_seconds=60.0, on_deadline=DrainDeadline.DELETE
+    )
 
 
 def test_half_a_behavior_keeps_the_defaults_of_the_other_half() -> None:

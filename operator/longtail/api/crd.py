@@ -35,6 +35,7 @@ _COLUMNS: Final[tuple[tuple[str, str, str, int], ...]] = (
     ("Current", "integer", ".status.replicas.current", 0),
     ("Ready-Pods", "integer", ".status.replicas.ready", 0),
     ("Desired", "integer", ".status.replicas.desired", 0),
+    ("Draining", "integer", ".status.replicas.draining", 1),
     ("Owed", "integer", ".status.demand.owedTokens", 0),
     ("Waiting", "integer", ".status.demand.waitingRequests", 0),
     ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0),

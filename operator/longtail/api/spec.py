@@ -7,10 +7,21 @@ from pydantic import Field
 
 from longtail.api.scaling import ScalingBehavior
 from longtail.api.schema import Model, Name, Rule
-from longtail.policy.fleet import Mode
+from longtail.policy.fleet import DrainDeadline, DrainPolicy, Mode
 
 MetricName = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")]
 """Name of a Prometheus series. The pattern keeps PromQL out of it."""
+
+LabelKey = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=317,
+        pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*/)?"
+        r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
+    ),
+]
+"""Key of a Kubernetes label: an optional DNS prefix, a slash, a name."""
 
 Replicas = Annotated[int, Field(ge=1, le=10_000)]
 Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -143,6 +154,19 @@ class StartupPrior(Model):
     """From asking for a replica until it serves: node, image, weights, warm-up."""
 
 
+class Drain(Model):
+    """How replicas leave: out of routing first, deleted when empty, back in routing when load returns before."""
+
+    policy: DrainPolicy = DrainPolicy.REVERSIBLE
+    """Reversible never cuts a request short. Immediate deletes at once, and what is being worked on is lost."""
+    routing_label: LabelKey = "longtail.dev/route"
+    """Label in the Service's selector, not in the workload's: "true" in the pod template, "draining" takes a pod out."""
+    max_seconds: Annotated[int, Field(ge=1, le=604_800)] = 3600
+    """Longest time that a replica may be kept out of routing, 1 second to 7 days. Then onDeadline happens."""
+    on_deadline: DrainDeadline = DrainDeadline.UNCORDON
+    """Uncordon puts a replica that is not empty in time back to work; Delete deletes it with what it holds."""
+
+
 class ReasoningServingSpec(Model):
     """What the pool should be."""
 
@@ -168,6 +192,8 @@ class ReasoningServingSpec(Model):
     """First guess of the length of an answer. Learned afterwards."""
     startup: StartupPrior = StartupPrior()
     """First guess of the cold start of a replica. Learned afterwards."""
+    drain: Drain = Drain()
+    """How replicas leave."""
     behavior: ScalingBehavior = ScalingBehavior()
     """Limits on the speed of change, as in HorizontalPodAutoscaler autoscaling/v2."""
 

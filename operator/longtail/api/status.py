@@ -45,13 +45,15 @@ class ReplicasStatus(Model):
     """Replicas of the target."""
 
     current: Count
-    """Replicas that the target asks for now."""
+    """Replicas that serve or are about to: what the target asks for, less those that are draining."""
     ready: Count
     """Pods that take requests."""
     pending: Count
     """Pods on their way: asked for and not ready yet."""
+    draining: Count = 0
+    """Pods out of routing that finish what they have. They are the first to come back when load returns."""
     desired: Count
-    """Replicas that the target should ask for."""
+    """Replicas that should serve."""
 
 
 class DemandStatus(Model):

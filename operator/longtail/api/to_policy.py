@@ -6,7 +6,7 @@ from typing import Final
 from longtail.api.scaling import ScaleDownRules, ScaleUpRules, ScalingBehavior
 from longtail.api.spec import ReasoningServingSpec
 from longtail.demand.parameters import CapacityOverride, Objective, ServiceParameters
-from longtail.policy.fleet import Behavior, Limits, ScalingPolicy, ScalingRules
+from longtail.policy.fleet import Behavior, DrainRules, Limits, ScalingPolicy, ScalingRules
 
 _MILLI: Final = Decimal("0.001")
 
@@ -17,6 +17,15 @@ def limits(spec: ReasoningServingSpec) -> Limits:
         min_replicas=spec.min_replicas,
         max_replicas=spec.max_replicas,
         behavior=behavior(spec.behavior),
+    )
+
+
+def drain(spec: ReasoningServingSpec) -> DrainRules:
+    """How replicas leave."""
+    return DrainRules(
+        policy=spec.drain.policy,
+        max_seconds=float(spec.drain.max_seconds),
+        on_deadline=spec.drain.on_deadline,
     )
 
 
