@@ -154,7 +154,7 @@ def instant_points(result: Sequence[Any]) -> list[Point]:
         points: list[Point] = []
         for item in result:
             if "histogram" in item:
-                points.extend(_native(_labels(item), item["histogram"][1]))
+                points.extend(native_points(_labels(item), item["histogram"][1]))
             else:
                 points.append((_labels(item), float(item["value"][1])))
         return points  # noqa: TRY300  # the whole of it may be malformed
@@ -183,11 +183,11 @@ def _matrix(result: Sequence[Any]) -> Iterator[tuple[Mapping[str, str], float, f
         for at_seconds, text in item.get("values", ()):
             yield labels, float(at_seconds), float(text)
         for at_seconds, histogram in item.get("histograms", ()):
-            for native, value in _native(labels, histogram):
+            for native, value in native_points(labels, histogram):
                 yield native, float(at_seconds), value
 
 
-def _native(labels: Mapping[str, str], histogram: Any) -> Iterator[Point]:
+def native_points(labels: Mapping[str, str], histogram: Any) -> Iterator[Point]:
     """A native histogram as the samples of a classic one. Empty buckets are left out, so both edges are told."""
     yield {**labels, NATIVE_LABEL: "sum"}, float(histogram["sum"])
     yield {**labels, NATIVE_LABEL: "count"}, float(histogram["count"])
