@@ -1,0 +1,109 @@
+"""vLLM's counters and gauges of every replica, kept in whole arrays: one row a replica, one column a counter.
+
+Requests are counted when it is asked for (at a scrape, or when a row changes hands), all that have started and
+finished since then at once: a few array operations per scrape instead of some per request.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from longtail.workbench.fleet.engines import InFlight
+from longtail.workbench.replay import FIRST_TOKEN_BOUNDS, WAIT_BOUNDS, token_bounds
+from longtail.workbench.traces.trace import Floats, Integers
+
+GENERATED, FIRST_TOKENS, FINISHED, FINISHED_PROMPT, FINISHED_OUTPUT = range(5)
+"""Columns of the plain counters: output tokens written, requests with a first token, finished requests, and the
+prompt and output tokens of these. Three histograms follow."""
+_PLAIN = 5
+_ROW, _START, _ARRIVAL, _PROMPT, _OUTPUT = range(1, 6)
+
+
+class Columns:
+    """Where the histograms are among the columns. Counts are per bucket, not cumulative over buckets."""
+
+    def __init__(self, max_model_len_tokens: float) -> None:
+        self.length_bounds = token_bounds(max_model_len_tokens)
+        edges = np.cumsum([_PLAIN, len(self.length_bounds), len(WAIT_BOUNDS), len(FIRST_TOKEN_BOUNDS)])
+        self.length, self.wait, self.first_token = (slice(*pair) for pair in itertools.pairwise(edges.tolist()))
+        """Finished requests by output length, finished requests by the time they had waited, started requests by
+        the time to their first token."""
+        self.count = int(edges[-1])
+
+
+class Meters:
+    """The meters of all rows. A row that is taken again starts from 0."""
+
+    def __init__(self, columns: Columns, seconds_per_token: float) -> None:
+        self.columns = columns
+        self._pace = seconds_per_token
+        self._counters = np.zeros((0, columns.count))
+        self._start_sum = np.zeros(0)
+        """Sum of the starts of what runs: with their number and the pace it gives the tokens written."""
+        self._prompts = np.zeros(0)
+        """Prompt tokens of what runs."""
+
+    def grow(self, rows: int) -> None:
+        """Make room for rows."""
+        more = rows - len(self._counters)
+        if more > 0:
+            self._counters = np.concatenate([self._counters, np.zeros((more, self.columns.count))])
+            self._start_sum = np.concatenate([self._start_sum, np.zeros(more)])
+            self._prompts = np.concatenate([self._prompts, np.zeros(more)])
+
+    def reset(self, row: int) -> None:
+        """Another replica takes the row."""
+        self._counters[row] = 0.0
+        self._start_sum[row] = self._prompts[row] = 0.0
+
+    def count(self, started: Sequence[InFlight], finished: Sequence[InFlight]) -> Floats:
+        """Count what happened. Returns how long those that started had waited, in seconds."""
+        waits: Floats = np.zeros(0)
+        if started:
+            table = np.array(started)
+            row = table[:, _ROW].astype(np.intp)
+            waits = table[:, _START] - table[:, _ARRIVAL]
+            self._shift(row, table, +1.0)
+            self._counters[:, FIRST_TOKENS] += self._by_row(row)
+            self._count_into(self.columns.first_token, FIRST_TOKEN_BOUNDS, row, waits)
+        if finished:
+            table = np.array(finished)
+            row = table[:, _ROW].astype(np.intp)
+            self._shift(row, table, -1.0)
+            self._counters[:, FINISHED] += self._by_row(row)
+            self._counters[:, FINISHED_PROMPT] += self._by_row(row, table[:, _PROMPT])
+            self._counters[:, FINISHED_OUTPUT] += self._by_row(row, table[:, _OUTPUT])
+            self._count_into(self.columns.length, self.columns.length_bounds, row, table[:, _OUTPUT])
+            self._count_into(self.columns.wait, WAIT_BOUNDS, row, table[:, _START] - table[:, _ARRIVAL])
+        return waits
+
+    def attained(self, rows: Integers, running: Floats, at_seconds: float) -> Floats:
+        """Output tokens written so far by what runs on some rows, whole and in fractions."""
+        tokens: Floats = np.maximum(running * at_seconds - self._start_sum[rows], 0.0) / self._pace
+        tokens[running == 0] = 0.0
+        return tokens
+
+    def prompts(self, rows: Integers) -> Floats:
+        """Prompt tokens of what runs on some rows."""
+        return self._prompts[rows]
+
+    def counters(self, rows: Integers, attained: Floats) -> Floats:
+        """All counters of some rows, shape (rows, columns), given the tokens written by what runs."""
+        # Sums of floats may lose a rounding error; a counter may not.
+        self._counters[rows, GENERATED] = np.maximum(
+            self._counters[rows, GENERATED], self._counters[rows, FINISHED_OUTPUT] + attained
+        )
+        taken: Floats = self._counters[rows]
+        return taken
+
+    def _shift(self, row: Integers, table: Floats, sign: float) -> None:
+        self._start_sum += sign * self._by_row(row, table[:, _START])
+        self._prompts += sign * self._by_row(row, table[:, _PROMPT])
+
+    def _by_row(self, row: Integers, weights: Floats | None = None) -> Floats:
+        return np.bincount(row, weights=weights, minlength=len(self._counters)).astype(np.float64)
+
+    def _count_into(self, columns: slice, bounds: Sequence[float], row: Integers, values: Floats) -> None:
+        bucket = np.searchsorted(bounds, values, side="left")
+        np.add.at(self._counters, (row, columns.start + bucket), 1.0)

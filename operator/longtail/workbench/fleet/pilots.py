@@ -1,0 +1,203 @@
+"""Policies at the controls: longtail's own ``step``, a peer's rule, or a fixed number of replicas."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from longtail.demand.parameters import CapacityOverride, Objective, ServiceParameters
+from longtail.policy.decision import Decision
+from longtail.policy.fleet import Behavior, DrainRules, Fleet, Limits, Mode, Service, ServiceKey
+from longtail.policy.memory import Memory
+from longtail.policy.step import step
+from longtail.workbench.fleet.longtail_view import Baseline, observe, target_of
+from longtail.workbench.fleet.peer_view import Counted, counted, peer_view
+from longtail.workbench.fleet.pool import Orders
+from longtail.workbench.fleet.run import Run
+from longtail.workbench.fleet.scrape import Scrape
+from longtail.workbench.fleet.setting import EPOCH_SECONDS, ReplicaSize, Requests, Setting
+from longtail.workbench.fleet.simulation import Sight, Simulation
+from longtail.workbench.peers.view import Policy
+
+M = TypeVar("M")
+
+LONGTAIL = "longtail"
+LONGTAIL_PERIOD_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """So many replicas, whatever happens."""
+
+    replicas: int
+    period_seconds: float = 15.0
+
+    @property
+    def name(self) -> str:
+        """With the number."""
+        return f"fixed-{self.replicas}"
+
+    def decide(self, sight: Sight) -> Orders:
+        """Always the same."""
+        del sight
+        return Orders(replicas=self.replicas)
+
+
+@dataclass(slots=True)
+class Peer(Generic[M]):
+    """A peer's rule. It writes ``replicas`` and nothing else, as all of them do."""
+
+    policy: Policy[M]
+    size: ReplicaSize
+    _memory: M = field(init=False)
+    _seen: Counted | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._memory = self.policy.initial()
+
+    @property
+    def name(self) -> str:
+        """Of the policy."""
+        return self.policy.name
+
+    @property
+    def period_seconds(self) -> float:
+        """Of the policy."""
+        return self.policy.period_seconds
+
+    def decide(self, sight: Sight) -> Orders:
+        """One sync of its controller."""
+        for scrape in sight.scrapes:
+            self._seen = counted(self._seen, scrape)
+        seen = peer_view(sight.pods, self._seen, replicas=sight.replicas, reachable=sight.reachable, size=self.size)
+        replicas, self._memory = self.policy.decide(
+            seen=seen, memory=self._memory, now=EPOCH_SECONDS + sight.at_seconds
+        )
+        return Orders(replicas=replicas)
+
+
+def parameters_of(setting: Setting, *, attainment: float = 0.99, **others: float) -> ServiceParameters:
+    """What a user would write about the service of a setting, with the size of a replica stated.
+
+    ``others`` are fields of `ServiceParameters`: the priors of lengths and cold start.
+    """
+    size = setting.replica
+    cache = size.kv_capacity_tokens
+    return ServiceParameters(
+        objective=Objective(
+            queue_wait_seconds=setting.objective_seconds,
+            attainment=attainment,
+            time_per_output_token_seconds=size.seconds_per_token,
+        ),
+        capacity=CapacityOverride(
+            max_concurrent_requests=size.slots, kv_cache_tokens=None if cache is None else round(cache)
+        ),
+        **others,
+    )
+
+
+@dataclass(slots=True)
+class LongtailPool:
+    """One pool as a service of longtail's fleet: its sights become services and observations, its decisions
+    orders. Decides nothing itself.
+    """
+
+    key: ServiceKey
+    setting: Setting
+    parameters: ServiceParameters
+    behavior: Behavior = field(default_factory=Behavior)
+    drain: DrainRules = field(default_factory=DrainRules)
+    decision: Decision | None = None
+    """The last one, for whoever wants to explain it."""
+    _scrape: Scrape | None = field(init=False, default=None)
+    _baseline: Baseline | None = field(init=False, default=None)
+
+    def see(self, sight: Sight) -> tuple[Service, Any]:
+        """The service and its observation."""
+        self._scrape = sight.scrapes[-1] if sight.scrapes else self._scrape
+        scrape = self._scrape if sight.reachable else None
+        observation = observe(
+            sight.pods, scrape, baseline=self._baseline, size=self.setting.replica, at_seconds=sight.at_seconds
+        )
+        if scrape is not None:
+            self._baseline = Baseline(looked_at_seconds=sight.at_seconds, scrape=scrape)
+        service = Service(
+            key=self.key,
+            mode=Mode.ACTIVE,
+            parameters=self.parameters,
+            limits=Limits(self.setting.min_replicas, self.setting.max_replicas, self.behavior),
+            target=target_of(sight.pods, replicas=sight.replicas),
+            drain=self.drain,
+        )
+        return service, observation
+
+    def orders(self, sight: Sight, decision: Decision) -> Orders:
+        """What the operator's writer would do."""
+        self.decision = decision
+        placement = decision.placement
+        if placement is None:
+            return Orders(replicas=sight.replicas)
+        return Orders(
+            replicas=placement.replicas,
+            cordon=placement.cordon,
+            uncordon=placement.uncordon,
+            commit=placement.commit,
+        )
+
+
+@dataclass(slots=True)
+class Longtail:
+    """longtail with one service."""
+
+    pool: LongtailPool
+    period_seconds: float = LONGTAIL_PERIOD_SECONDS
+    name: str = LONGTAIL
+    _memory: Memory = field(init=False, default_factory=Memory.empty)
+
+    def decide(self, sight: Sight) -> Orders:
+        """One tick."""
+        service, observation = self.pool.see(sight)
+        decisions, self._memory = step(
+            fleet=Fleet((service,)),
+            observations={service.key: observation},
+            memory=self._memory,
+            now=EPOCH_SECONDS + sight.at_seconds,
+        )
+        return self.pool.orders(sight, decisions[service.key])
+
+
+def longtail(
+    setting: Setting, *, attainment: float = 0.99, drain: DrainRules | None = None, **priors: float
+) -> Longtail:
+    """Longtail as a user would set it up for a setting, everything else at its defaults."""
+    parameters = parameters_of(setting, attainment=attainment, **priors)
+    pool = LongtailPool(ServiceKey("simulated", "pool"), setting, parameters, drain=drain or DrainRules())
+    return Longtail(pool)
+
+
+def simulate_fleet(runs: Sequence[tuple[Requests, LongtailPool]]) -> list[Run]:
+    """Many pools under one longtail, tick by tick together, which costs hardly more than one.
+
+    ``step`` is made of array operations over a fleet: alone a service pays for their overhead. No service
+    influences another, so each result is that of a run of its own. Keys must differ.
+    """
+    simulations = [
+        Simulation(requests, pool.setting, policy=LONGTAIL, period_seconds=LONGTAIL_PERIOD_SECONDS)
+        for requests, pool in runs
+    ]
+    memory, running = Memory.empty(), list(range(len(runs)))
+    while running:
+        sights = {index: sight for index in running if (sight := simulations[index].next_sight()) is not None}
+        running = list(sights)
+        seen = {index: runs[index][1].see(sight) for index, sight in sights.items()}
+        if not seen:
+            break
+        decisions, memory = step(
+            fleet=Fleet(tuple(service for service, _ in seen.values())),
+            observations={service.key: observation for service, observation in seen.values()},
+            memory=memory,
+            now=EPOCH_SECONDS + next(iter(sights.values())).at_seconds,
+        )
+        for index, sight in sights.items():
+            pool = runs[index][1]
+            simulations[index].carry_out(pool.orders(sight, decisions[pool.key]))
+    return [simulation.result() for simulation in simulations]
