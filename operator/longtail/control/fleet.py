@@ -1,10 +1,12 @@
 """From the frozen cluster to what the pure core and the signal reader take. No I/O, no clock."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from longtail.api import to_policy
 from longtail.api.spec import CustomMetrics, ReasoningServingSpec
 from longtail.cluster.snapshot import ServingView
+from longtail.demand.parameters import ServiceParameters
 from longtail.policy.fleet import Fleet, Mode, Service, Target
 from longtail.signals.custom import CustomNames
 from longtail.signals.observe import Engine, ServiceSignals
@@ -35,10 +37,16 @@ def _service(view: ServingView, spec: ReasoningServingSpec) -> Service:
     return Service(
         key=view.record.key,
         mode=effective_mode(view),
-        parameters=to_policy.parameters(spec),
+        parameters=_parameters(view, spec),
         limits=to_policy.limits(spec),
         target=_target(view),
     )
+
+
+def _parameters(view: ServingView, spec: ReasoningServingSpec) -> ServiceParameters:
+    """What the spec says, with the cold start that was measured before the last restart as the prior."""
+    parameters, measured = to_policy.parameters(spec), view.record.startup_p90_seconds
+    return parameters if measured is None else replace(parameters, startup_seconds=float(measured))
 
 
 def _target(view: ServingView) -> Target | None:

@@ -14,15 +14,13 @@ from longtail.cluster.store import Store
 from longtail.cluster.targets import Targets
 from longtail.control.clock import Clock
 from longtail.control.fleet import build_fleet, build_signals
+from longtail.control.fold import Fold, Tick
 from longtail.control.metrics import OperatorMetrics
 from longtail.control.outcome import Outcome
 from longtail.control.writer import Writer
-from longtail.demand.observation import Observation
 from longtail.errors import LongtailError, MetricsUnavailable
 from longtail.policy.decision import Decision
-from longtail.policy.fleet import Fleet, ServiceKey
-from longtail.policy.memory import Memory
-from longtail.policy.step import step
+from longtail.policy.fleet import ServiceKey
 from longtail.signals.observe import ServiceSignals, blind
 from longtail.signals.reader import Failure, Reading, SignalReader
 
@@ -42,6 +40,7 @@ class FleetTick:
         clock: Clock,
         metrics: OperatorMetrics,
         interval_seconds: float,
+        fold: Fold | None = None,
     ) -> None:
         self._store = store
         self._targets = targets
@@ -52,7 +51,7 @@ class FleetTick:
         # Of an interval of 15 s: the metrics have 7.5 s to answer, all of a tick ends within 12 s.
         self._read_seconds = 0.5 * interval_seconds
         self._tick_seconds = 0.8 * interval_seconds
-        self._memory = Memory.empty()
+        self._fold = fold or Fold()
         self._outcomes: Mapping[ServiceKey, Outcome] = {}
 
     @property
@@ -86,7 +85,7 @@ class FleetTick:
         with self._metrics.step("read"):
             reading = await self._read(signals, now=now)
         with self._metrics.step("decide"):
-            decisions = await self._decide(fleet, reading.observations, now=now)
+            decisions = await self._fold.decide(Tick(fleet, reading.observations, now))
         outcomes = join(views, decisions, reading)
         self._log_changes(outcomes)
         self._outcomes = outcomes
@@ -104,15 +103,6 @@ class FleetTick:
         for failure in reading.failures:
             self._metrics.query_failed(source=failure.source, query=failure.query)
         return reading
-
-    async def _decide(
-        self, fleet: Fleet, observations: Mapping[ServiceKey, Observation], *, now: float
-    ) -> dict[ServiceKey, Decision]:
-        # In a thread: arithmetic on a large fleet must not keep the watches and the probes waiting.
-        decisions, self._memory = await asyncio.to_thread(
-            step, fleet=fleet, observations=observations, memory=self._memory, now=now
-        )
-        return decisions
 
     def _log_changes(self, outcomes: Mapping[ServiceKey, Outcome]) -> None:
         for key, outcome in outcomes.items():
