@@ -107,6 +107,7 @@ def test_each_rung_leaves_its_number() -> None:
         "Floor": 15,
         "Ceiling": 10,
         "Behavior": 8,
+        "Supply": 8,
         "Safety": 8,
         "Placement": 8,
     }

@@ -99,6 +99,8 @@ class Observation:
     """Engine queues only."""
     gateway_waiting_requests: Signal = MISSING
     """Requests held back in front of the engines (endpoint-picker flow control); MISSING without a gateway."""
+    activation: Signal = MISSING
+    """Work at the door as the user's own query counts it: it outlives the pods. MISSING without such a query."""
     kv_used_tokens: Signal = MISSING
     kv_capacity_tokens: Signal = MISSING
 

@@ -15,10 +15,13 @@ class Rung(enum.StrEnum):
 
     REACTIVE = "Reactive"
     FORECAST = "Forecast"
+    FALLBACK = "Fallback"
     FLOOR = "Floor"
     CEILING = "Ceiling"
     BEHAVIOR = "Behavior"
+    SUPPLY = "Supply"
     SAFETY = "Safety"
+    ZERO = "ScaleToZero"
     PLACEMENT = "Placement"
 
 
@@ -42,6 +45,13 @@ class Reason(enum.StrEnum):
     """GPUs are at work while the engines report nothing: the report cannot be right."""
     WARMING_UP = "WarmingUp"
     TARGET_UNAVAILABLE = "TargetUnavailable"
+    SUPPLY_SHORT = "SupplyShort"
+    """More replicas are needed, and the cluster does not give any: no more are asked for."""
+    MANUAL_SCALING = "ManualScaling"
+    """Somebody set the number by hand a moment ago, and it stands."""
+    SCALED_TO_ZERO = "ScaledToZero"
+    ACTIVATION_MISSING = "ActivationMissing"
+    """The pool sleeps, and nobody can say whether work waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +89,36 @@ class Placement:
         return self.replicas != self.asked or bool(self.cordon or self.uncordon)
 
 
+class ShortageReason(enum.StrEnum):
+    """What keeps replicas that were asked for from serving."""
+
+    UNSCHEDULABLE = "Unschedulable"
+    """No node has room."""
+    FAILED_CREATE = "FailedCreate"
+    """Pods may not be created, because of a quota say."""
+    CONTAINER_NOT_STARTING = "ContainerNotStarting"
+    """The image cannot be pulled, or the engine crashes."""
+    START_OVERDUE = "StartOverdue"
+    """They load, for much longer than starts take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """More replicas are needed than work, and those that were asked for do not come."""
+
+    reason: ShortageReason
+    message: str
+    """Why, in the words of whoever refuses."""
+    since: float
+    """Since when the oldest of them has been waited for, Unix seconds."""
+    declared_at: float
+    """When they were given up."""
+    retry_at: float
+    """When one more may be asked for, to see whether there is capacity again."""
+    probes: int = 0
+    """How often that was done without success."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Outcome of a tick for one service.
@@ -98,3 +138,12 @@ class Decision:
     demand: Demand | None = None
     placement: Placement | None = None
     """How ``desired`` is brought about; None where nothing may be touched."""
+    shortage: Shortage | None = None
+    """Set while the replicas that are needed cannot be had: time for the users of the pool to think less."""
+    contested_by: str = ""
+    """Field manager that keeps setting the number that we set."""
+
+    @property
+    def supply_short(self) -> bool:
+        """Whether more replicas are needed than can be had."""
+        return self.shortage is not None

@@ -126,6 +126,8 @@ class VictimOrder(enum.StrEnum):
     """A ReplicaSet takes pods that are not ready first, then the lowest pod-deletion-cost (KEP-2255)."""
     HIGHEST_INDEX = "HighestIndex"
     """A StatefulSet or LeaderWorkerSet takes the highest index, whatever it is doing."""
+    UNKNOWN = "Unknown"
+    """Another controller takes whom it likes: only a pool that is idle as a whole can shrink."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +144,11 @@ class Pod:
     restarted: bool = False
     """A container restarted, so ``ready_at`` may not be the first time: nothing is learned from it."""
     unschedulable_message: str = ""
+    """Why no node takes it, in the scheduler's words; empty when one did."""
     stopped: bool = False
     """No container of it runs: it crashed, or waits for its image. Whatever it was doing is over."""
+    failure_message: str = ""
+    """Why its container does not start, in the kubelet's words: no such image, crashed again and again."""
     index: int | None = None
     """Ordinal in a StatefulSet or LeaderWorkerSet."""
     switch: bool = False
@@ -160,6 +165,17 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicasWriter:
+    """Who set spec.replicas to what it is, as the API server keeps it in managedFields."""
+
+    name: str
+    """Field manager: "kubectl", "argocd-controller", "kube-controller-manager" for an HPA."""
+    at: float
+    """When, Unix seconds; whole ones, as managedFields are."""
+    ours: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """The scaled object as last seen."""
 
@@ -170,6 +186,34 @@ class Target:
     victims: VictimOrder = VictimOrder.CHOSEN
     rolling: bool = False
     """A rollout is under way: nobody can say which pod a lowering of replicas would take."""
+    refused_message: str = ""
+    """Why its controller may not create pods, such as a quota; empty when it may."""
+    writer: ReplicasWriter | None = None
+    """Who wrote ``replicas`` last; None where the kind does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroRules:
+    """When a pool may sleep, and what would wake it. At least one of the two signals outlives the pods."""
+
+    idle_seconds: float
+    """Without any work for at least so long."""
+    query: bool = True
+    """``Observation.activation`` tells of work at the door."""
+    gateway: bool = False
+    """``Observation.gateway_waiting_requests`` does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """The least size of a pool that has not been seen for a while."""
+
+    after_seconds: float
+    replicas: int
+
+
+MANUAL_GRACE_SECONDS = 600.0
+"""How long a number that somebody else has set stands, unless the user says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +226,12 @@ class Service:
     limits: Limits
     target: Target | None
     drain: DrainRules = DrainRules()
+    zero: ZeroRules | None = None
+    """None: the pool never sleeps, and 0 replicas are somebody's pause."""
+    fallback: Fallback | None = None
+    manual_grace_seconds: float = MANUAL_GRACE_SECONDS
+    created_at: float = 0.0
+    """Unix seconds. What was written to the target before that is how it was found, not a correction."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,14 @@
 """From one service's demand to its decision, rung by rung. Every rung leaves its number and its words.
 
-Order: Reactive, Forecast, Floor, Ceiling, Behavior, Safety, Placement. The number counts replicas that serve:
-those asked for, less the cordoned ones; the last rung says how it is brought about (see `placement`).
+Order: Reactive, Forecast, Fallback, Floor, Ceiling, Behavior, Supply, Safety, ScaleToZero, Placement. The number
+counts replicas that serve: those asked for, less the cordoned ones; the last rung says how it is brought about
+(see `placement`).
 
 Three things are settled before the first rung, as in HPA: a service that is off or has no target is left
-alone; a target at 0 replicas is somebody's pause; a pool outside of minReplicas..maxReplicas goes there at
-once, without behavior. The last one with a reservation: growing to minReplicas needs no data, shrinking to
-maxReplicas does, because no replica is ever removed blind. Whoever must shrink a pool during an outage of the
-metrics can set mode Off and scale by hand.
+alone; a target at 0 replicas is somebody's pause, unless the pool may sleep (see `slumber`); a pool outside of
+minReplicas..maxReplicas goes there at once, without behavior. The last one with a reservation: growing to
+minReplicas needs no data, shrinking to maxReplicas does, because no replica is ever removed blind. Whoever must
+shrink a pool during an outage of the metrics can set mode Off and scale by hand.
 """
 
 import itertools
@@ -15,14 +16,15 @@ from dataclasses import dataclass, replace
 
 from longtail.demand.estimate import Demand
 from longtail.demand.observation import Observation
-from longtail.policy import needs, trust
+from longtail.policy import hands, needs, slumber, trust
 from longtail.policy.behavior import Verdict, limit_rate, stabilise, within_tolerance
 from longtail.policy.decision import Decision, LadderStep, Reason, Rung
-from longtail.policy.fleet import Limits, Mode, Service
+from longtail.policy.fleet import Fallback, Limits, Mode, Service
 from longtail.policy.idleness import idle_samples
 from longtail.policy.memory import ServiceMemory, event_since, remembered
 from longtail.policy.needs import Need
 from longtail.policy.placement import place
+from longtail.policy.procurement import procure
 from longtail.policy.roster import roster
 from longtail.policy.trust import Trust
 
@@ -41,7 +43,8 @@ def decide(
 ) -> tuple[Decision, ServiceMemory]:
     """One service's decision, and what to remember of it. Pure: the same arguments give the same result."""
     memory = trust.look(memory, observation=observation, now=now)
-    memory = replace(memory, idle=idle_samples(memory.idle, observation))
+    memory = replace(memory, idle=idle_samples(memory.idle, observation), start_seconds=demand.startup.p90_seconds)
+    memory = hands.look(memory, service=service, now=now)
     target, limits = service.target, service.limits
     if target is None:
         # Nothing is decided, so the last decision stands: its change may still come to light.
@@ -49,28 +52,15 @@ def decide(
     current = roster(target).serving
     event = event_since(memory, current=current)
     memory = replace(memory, events=(*memory.events, event) if event else memory.events)
-    if service.mode is Mode.OFF or target.replicas == 0:
+    proposal = None
+    if service.mode is Mode.OFF or (target.replicas == 0 and service.zero is None):
         why = "mode is Off" if service.mode is Mode.OFF else "scaled to 0 by somebody else, which is a pause"
-        decision, proposal = _hold(current, Reason.SCALING_DISABLED, why, demand), None
+        decision = _hold(current, Reason.SCALING_DISABLED, why, demand)
     else:
-        trusted = trust.judge(
-            observation=observation,
-            demand=demand,
-            pods=target.pods,
-            memory=memory,
-            behavior=limits.behavior,
-            now=now,
+        decision, proposal, memory = _decided(
+            service=service, current=current, observation=observation, demand=demand, memory=memory, now=now
         )
-        if limits.min_replicas <= current <= limits.max_replicas:
-            wish = _wish(observation=observation, demand=demand, trusted=trusted, current=current)
-            decision, proposal = _climb(
-                wish, limits=limits, trusted=trusted, demand=demand, memory=memory, current=current, now=now
-            )
-        else:
-            decision, proposal = _into_limits(current, limits=limits, trusted=trusted, demand=demand), None
-        decision, memory = _placed(
-            decision, service=service, observation=observation, trusted=trusted, memory=memory, now=now
-        )
+        decision = replace(decision, contested_by=hands.contested_by(memory))
     return decision, remembered(
         memory,
         current=current,
@@ -79,6 +69,60 @@ def decide(
         behavior=limits.behavior,
         now=now,
     )
+
+
+def _decided(
+    *,
+    service: Service,
+    current: int,
+    observation: Observation,
+    demand: Demand,
+    memory: ServiceMemory,
+    now: float,
+) -> tuple[Decision, int | None, ServiceMemory]:
+    """The decision for a service that may be scaled, its proposal, and the memory."""
+    assert service.target is not None
+    zero, limits, proposal = service.zero, service.limits, None
+    if zero is not None:
+        clock = slumber.follow(memory.idle_clock, rules=zero, observation=observation, serving=current, now=now)
+        memory = replace(memory, idle_clock=clock)
+        limits = replace(limits, min_replicas=slumber.awake_floor(limits))
+    trusted = trust.judge(
+        observation=observation,
+        demand=demand,
+        pods=service.target.pods,
+        memory=memory,
+        behavior=limits.behavior,
+        now=now,
+        by_hand=hands.manual(service, now=now),
+    )
+    if zero is not None and current == 0:
+        decision = slumber.asleep(
+            service=service, rules=zero, observation=observation, demand=demand, clock=memory.idle_clock, now=now
+        )
+    elif limits.min_replicas <= current <= limits.max_replicas:
+        wish = _wish(observation=observation, demand=demand, trusted=trusted, current=current)
+        wish = _fall_back(wish, fallback=service.fallback, trusted=trusted, memory=memory, now=now)
+        decision, proposal, memory = _climb(
+            wish,
+            service=service,
+            limits=limits,
+            trusted=trusted,
+            demand=demand,
+            memory=memory,
+            current=current,
+            now=now,
+        )
+        if zero is not None and trusted.doubt is None and decision.desired == limits.min_replicas:
+            decision = slumber.drowsy(
+                decision, service=service, rules=zero, observation=observation, clock=memory.idle_clock, now=now
+            )
+    else:
+        decision = _into_limits(current, limits=limits, trusted=trusted, demand=demand)
+    decision, memory = _placed(
+        decision, service=service, observation=observation, trusted=trusted, memory=memory, now=now
+    )
+    return decision, proposal, memory
 
 
 def _placed(
@@ -162,6 +206,19 @@ def _wish_of_evidence(*, observation: Observation, demand: Demand, trusted: Trus
     return _Wish(replicas=replicas, exact=float(replicas), steps=(step,))
 
 
+def _fall_back(wish: _Wish, *, fallback: Fallback | None, trusted: Trust, memory: ServiceMemory, now: float) -> _Wish:
+    """The wish of a pool that has not been seen for as long as the user can bear: never a smaller one."""
+    if fallback is None or trusted.countable or memory.blind_since is None:
+        return wish
+    blind = now - memory.blind_since
+    if blind < fallback.after_seconds:
+        return wish
+    replicas = max(wish.replicas, fallback.replicas)
+    because = f"not seen for {blind:.0f} s of {fallback.after_seconds:.0f} s: at least {fallback.replicas} replicas"
+    step = LadderStep(rung=Rung.FALLBACK, replicas=replicas, because=because)
+    return _Wish(replicas=replicas, exact=max(wish.exact, float(replicas)), steps=(*wish.steps, step))
+
+
 def _larger(floor: Need, forecast: Need) -> Need:
     return max(floor, forecast, key=lambda need: need.exact)
 
@@ -169,45 +226,55 @@ def _larger(floor: Need, forecast: Need) -> Need:
 def _climb(
     wish: _Wish,
     *,
+    service: Service,
     limits: Limits,
     trusted: Trust,
     demand: Demand,
     memory: ServiceMemory,
     current: int,
     now: float,
-) -> tuple[Decision, int | None]:
-    """The decision, and the proposal to remember for stabilisation: None when the tick has none to give."""
+) -> tuple[Decision, int | None, ServiceMemory]:
+    """The decision, the proposal to remember for stabilisation (None: the tick has none to give), and the memory."""
+    assert service.target is not None
     floored = max(wish.replicas, limits.min_replicas)
     bounded = min(floored, limits.max_replicas)
     proposal, verdict = _behave(bounded, wish=wish, limits=limits, memory=memory, current=current, now=now)
-    held = trusted.doubt is not None and (
-        verdict.replicas < current or (verdict.replicas == current and not trusted.countable)
+    supply = procure(
+        verdict.replicas,
+        target=service.target,
+        highest=limits.max_replicas,
+        known=memory.shortage,
+        patience_seconds=demand.startup.p90_seconds,
+        now=now,
     )
-    desired = current if held else verdict.replicas
-    safety = f"not shrunk: {trusted.because}" if held else trusted.because
+    number = supply.replicas
+    held = trusted.doubt is not None and (number < current or (number == current and not trusted.countable))
+    held = held or (number > current and not trusted.may_grow)
+    desired = current if held else number
+    safety = f"not {'grown' if number > current else 'shrunk'}: {trusted.because}" if held else trusted.because
     ladder = (
         *wish.steps,
         LadderStep(rung=Rung.FLOOR, replicas=floored, because=f"minReplicas is {limits.min_replicas}"),
         LadderStep(rung=Rung.CEILING, replicas=bounded, because=f"maxReplicas is {limits.max_replicas}"),
         LadderStep(rung=Rung.BEHAVIOR, replicas=verdict.replicas, because=verdict.because),
+        LadderStep(rung=Rung.SUPPLY, replicas=number, because=supply.because),
         LadderStep(rung=Rung.SAFETY, replicas=desired, because=safety),
     )
+    reason = trusted.doubt if held else _direction(current, desired) or (Reason.SUPPLY_SHORT if supply.felt else None)
     limited_by = _limited_by(wished=wish.replicas, floored=floored, bounded=bounded, verdict=verdict)
     decision = Decision(
         current=current,
         desired=desired,
         hold=held,
-        reason=(trusted.doubt if held else None)
-        or _direction(current, desired)
-        or verdict.reason
-        or limited_by
-        or Reason.DESIRED_WITHIN_RANGE,
+        reason=reason or verdict.reason or limited_by or Reason.DESIRED_WITHIN_RANGE,
         message=_message(current, wish, ladder),
         ladder=ladder,
         limited_by=limited_by,
         demand=demand,
+        shortage=supply.shortage if supply.felt else None,
     )
-    return decision, _to_remember(proposal, trusted=trusted, current=current)
+    memory = replace(memory, shortage=supply.shortage)
+    return decision, _to_remember(proposal, trusted=trusted, current=current), memory
 
 
 def _behave(

@@ -6,7 +6,9 @@ from typing import Self
 
 from longtail.demand.memory import DemandMemory
 from longtail.policy.behavior import Recommendation, ScaleEvent
-from longtail.policy.fleet import Behavior, ServiceKey
+from longtail.policy.decision import Shortage
+from longtail.policy.fleet import Behavior, ReplicasWriter, ServiceKey
+from longtail.policy.idle_gaps import IdleClock
 from longtail.policy.idleness import IdleSamples
 
 
@@ -38,6 +40,16 @@ class ServiceMemory:
     """Pods whose drain took too long: they are not chosen again before this time."""
     met: bool = False
     """False at the first sight of the service."""
+    blind_since: float | None = None
+    """Since when running or waiting requests have not been known; None when they are."""
+    start_seconds: float | None = None
+    """P90 of the cold start at the last tick: how long a start is given before it counts as not coming."""
+    shortage: Shortage | None = None
+    """The last time that capacity could not be had; None once some came."""
+    idle_clock: IdleClock = field(default_factory=IdleClock)
+    """How long there has been no work, and how long it was before (for pools that may sleep)."""
+    foreign_writes: tuple[ReplicasWriter, ...] = ()
+    """Who else set the number lately, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,12 @@ def step(
     keys = [service.key for service in services]
     seen = [observations.get(key) or Observation(at_seconds=now) for key in keys]
     supplied = [
-        supply_of(service.target, memory=memory.services.get(service.key) or ServiceMemory(), now=now)
+        supply_of(
+            service.target,
+            memory=memory.services.get(service.key) or ServiceMemory(),
+            start_seconds=service.parameters.startup_seconds,
+            now=now,
+        )
         for service in services
     ]
     demands, demand_memory = estimate(

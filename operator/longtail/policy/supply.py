@@ -6,21 +6,41 @@ from dataclasses import replace
 from longtail.demand.supply import Supply
 from longtail.policy.fleet import Pod, Target
 from longtail.policy.memory import ServiceMemory
+from longtail.policy.procurement import blocked_start
 from longtail.policy.roster import roster
 
 
-def supply_of(target: Target | None, *, memory: ServiceMemory, now: float) -> tuple[Supply, ServiceMemory]:
+def supply_of(
+    target: Target | None, *, memory: ServiceMemory, start_seconds: float, now: float
+) -> tuple[Supply, ServiceMemory]:
     """Replicas by what they do, and each cold start exactly once.
 
     A replica that was asked for and has no pod yet is pending with age 0. A cordoned one does not serve, though
     its pod is ready. Where no pods are seen at all, the target's own counts have to do.
+
+    Not counted, because nobody knows when they come, if ever: starts that are blocked (see `procurement`) or
+    whose container does not run, pods that may not be created, and pods that served and are not ready now.
+
+    Args:
+        target: with its pods; None supplies nothing.
+        memory: what is known of pods and starts.
+        start_seconds: the P90 of a cold start as the user states it, until it has been computed.
+        now: Unix seconds.
     """
     if target is None:
         return Supply(ready_replicas=0), memory
     pool = roster(target)
     ready = len(pool.working) if target.pods else target.ready_replicas
-    ages = [max(now - pod.created_at, 0.0) for pod in (*pool.starting, *pool.broken)]
+    patience = memory.start_seconds or start_seconds
+    coming = [pod for pod in pool.starting if not pod.stopped]
+    ages = [
+        max(now - pod.created_at, 0.0)
+        for pod in coming
+        if blocked_start(pod, patience_seconds=patience, now=now) is None
+    ]
     unseen = pool.unseen if target.pods else max(target.replicas - ready, 0)
+    if target.refused_message:
+        unseen = 0
     cold_starts, memory = _cold_starts(target.pods, memory)
     supply = Supply(
         ready_replicas=ready,

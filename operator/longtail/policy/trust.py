@@ -36,6 +36,8 @@ class Trust:
     because: str = "all ready pods report, and have for long enough"
     blind_pods: int = 0
     """Ready pods that should report and do not."""
+    may_grow: bool = True
+    """False while a number set by hand stands and nobody waits."""
 
 
 def look(memory: ServiceMemory, *, observation: Observation, now: float) -> ServiceMemory:
@@ -43,7 +45,12 @@ def look(memory: ServiceMemory, *, observation: Observation, now: float) -> Serv
     reported = {
         name: now if signal.fresh else memory.reported_at.get(name) for name, signal in _optional(observation).items()
     }
-    memory = replace(memory, reported_at={name: at for name, at in reported.items() if at is not None})
+    blind_since = None if _countable(observation) else memory.blind_since if memory.blind_since is not None else now
+    memory = replace(
+        memory,
+        reported_at={name: at for name, at in reported.items() if at is not None},
+        blind_since=blind_since,
+    )
     if not _countable(observation) or observation.ready_pods == 0:
         return memory
     unbroken = memory.watched_at is not None and now - memory.watched_at <= GAP_SECONDS
@@ -58,8 +65,30 @@ def judge(
     memory: ServiceMemory,
     behavior: Behavior,
     now: float,
+    by_hand: str | None = None,
 ) -> Trust:
-    """The first doubt that applies, the gravest first. ``memory`` has had its `look` at this observation."""
+    """The first doubt that applies, the gravest first. ``memory`` has had its `look` at this observation.
+
+    ``by_hand`` says why a number that somebody else has set stands for now.
+    """
+    trusted = _judge(observation=observation, demand=demand, pods=pods, memory=memory, behavior=behavior, now=now)
+    if by_hand is None:
+        return trusted
+    requests_wait = bool(observation.waiting_everywhere.value or observation.gateway_waiting_requests.value)
+    if trusted.doubt is not None:
+        return replace(trusted, because=f"{by_hand}; {trusted.because}", may_grow=requests_wait)
+    return replace(trusted, doubt=Reason.MANUAL_SCALING, because=by_hand, may_grow=requests_wait)
+
+
+def _judge(
+    *,
+    observation: Observation,
+    demand: Demand,
+    pods: Sequence[Pod],
+    memory: ServiceMemory,
+    behavior: Behavior,
+    now: float,
+) -> Trust:
     if _countable(observation) and demand.slots_now is None:
         because = "running and waiting requests are known, but not yet how many slots they need"
         return Trust(countable=False, doubt=Reason.METRICS_MISSING, because=because)
