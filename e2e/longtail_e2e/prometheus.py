@@ -16,6 +16,7 @@ from longtail_e2e.build import Components
 from longtail_e2e.errors import HarnessError
 from longtail_e2e.ports import LOOPBACK, PortReservation, wait_until_free
 from longtail_e2e.processes import Command, Outage, ProcessGroup
+from longtail_e2e.remote_write import TimeSeries, write_requests
 
 PROMETHEUS: Final = "prometheus"
 
@@ -44,6 +45,7 @@ class Prometheus:
         directory: Path,
         scrape_interval_seconds: float = 5.0,
         http_discovery: Sequence[str] = (),
+        accepts_the_past: bool = False,
     ) -> None:
         self._components = components
         self._processes = processes
@@ -51,6 +53,7 @@ class Prometheus:
         self._directory = directory
         self._scrape_interval_seconds = scrape_interval_seconds
         self._http_discovery = tuple(http_discovery)
+        self._accepts_the_past = accepts_the_past
         self._native_histograms = False
         self._targets = directory / "targets.json"
         self._configuration = directory / "prometheus.yaml"
@@ -81,6 +84,7 @@ class Prometheus:
                     # Scrape a new target a second after it was announced rather than five.
                     "--scrape.discovery-reload-interval=1s",
                     "--log.level=warn",
+                    *(["--web.enable-remote-write-receiver"] if self._accepts_the_past else []),
                 ],
                 ready=lambda: self._http.get(f"{self.url}/-/ready", timeout=2.0).status_code == requests.codes.ok,
             )
@@ -112,6 +116,22 @@ class Prometheus:
         self._native_histograms = wanted
         self._write_configuration()
         self.reload()
+
+    def write(self, series: Iterable[TimeSeries]) -> None:
+        """Write samples of the last weeks, in any order; the database must have been made to accept the past.
+
+        Raises:
+            HarnessError: Prometheus refuses them; says why.
+        """
+        headers = {
+            "Content-Encoding": "snappy",
+            "Content-Type": "application/x-protobuf",
+            "X-Prometheus-Remote-Write-Version": "0.1.0",
+        }
+        for body in write_requests(series):
+            answer = self._http.post(f"{self.url}/api/v1/write", data=body, headers=headers, timeout=60.0)
+            if not answer.ok:
+                raise HarnessError(f"Prometheus refuses samples: {answer.text.strip()}")
 
     def reload(self) -> None:
         """Make Prometheus read its configuration again.
@@ -172,7 +192,7 @@ class Prometheus:
                 for number, url in enumerate(self._http_discovery)
             ),
         ]
-        content = {
+        content: dict[str, Any] = {
             "global": {
                 "scrape_interval": interval,
                 "scrape_timeout": interval,
@@ -180,6 +200,8 @@ class Prometheus:
             },
             "scrape_configs": jobs,
         }
+        if self._accepts_the_past:
+            content["storage"] = {"tsdb": {"out_of_order_time_window": "30d"}}
         self._configuration.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
