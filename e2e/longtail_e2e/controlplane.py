@@ -215,6 +215,9 @@ class ControlPlane:
                 # The default of 20 requests a second makes a Deployment of a hundred replicas take half a minute.
                 "--kube-api-qps=200",
                 "--kube-api-burst=400",
+                # The scripted metrics API sets the pace of an HPA's syncs and makes each wait for its time.
+                "--horizontal-pod-autoscaler-sync-period=200ms",
+                "--concurrent-horizontal-pod-autoscaler-syncs=40",
             ],
             ready=lambda: _answers_ok(f"https://{LOOPBACK}:{self._port[CONTROLLERS]}/healthz"),
         )
