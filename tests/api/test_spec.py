@@ -16,11 +16,13 @@ from longtail.policy.fleet import (
     DrainDeadline,
     DrainPolicy,
     DrainRules,
+    Fallback,
     Mode,
     PolicyType,
     ScalingPolicy,
     ScalingRules,
     SelectPolicy,
+    ZeroRules,
 )
 
 MANIFESTS = yaml.safe_load((Path(__file__).parent / "manifests.yaml").read_text(encoding="utf-8"))
@@ -75,7 +77,21 @@ def test_numbers_in_quotes_are_refused_as_the_api_server_does() -> None:
 
 
 def test_fields_of_a_newer_version_are_ignored() -> None:
-    assert spec(scaleToZero={"idleSeconds": 1800}, objective={"timeToAnswerSeconds": 300}) == spec()
+    assert spec(effort={"policy": "Publish"}, objective={"timeToAnswerSeconds": 300}) == spec()
+
+
+def test_sleep_and_fallback_are_read_in_seconds() -> None:
+    whole = spec(
+        minReplicas=0,
+        scaleToZero={"idleSeconds": 600, "activation": {"query": "sum(door)"}},
+        fallback={"replicas": 6},
+    )
+    assert to_policy.zero_rules(whole) == ZeroRules(idle_seconds=600.0, query=True, gateway=False)
+    assert to_policy.fallback(whole) == Fallback(after_seconds=180.0, replicas=6)
+    assert (to_policy.zero_rules(spec()), to_policy.fallback(spec())) == (None, None)
+    assert to_policy.zero_rules(spec(scaleToZero={}, gateway={"inferencePool": "r1"})) == ZeroRules(
+        idle_seconds=1800.0, query=False, gateway=True
+    )
 
 
 def test_the_smallest_spec_only_advises() -> None:

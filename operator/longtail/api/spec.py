@@ -167,6 +167,31 @@ class Drain(Model):
     """Uncordon puts a replica that is not empty in time back to work; Delete deletes it with what it holds."""
 
 
+class Activation(Model):
+    """The signal that wakes a pool up. It must outlive the pods: a counter or queue of the gateway in front."""
+
+    query: Annotated[str, Field(min_length=1, max_length=1024)]
+    """PromQL with one number for an answer: above 0 there is work. No answer is not 0: do not add "or vector(0)"."""
+
+
+class ScaleToZero(Model):
+    """When the pool may sleep. Needs activation.query, or gateway.inferencePool, to be woken by."""
+
+    idle_seconds: Annotated[int, Field(ge=10, le=604_800)] = 1800
+    """Sleep after at least so long without a request running, waiting or arriving, 10 to 604800 seconds."""
+    activation: Activation | None = None
+    """The signal that wakes the pool up, beside the queue of gateway.inferencePool."""
+
+
+class Fallback(Model):
+    """The least size of the pool while it cannot be seen. It never makes a pool smaller."""
+
+    after_seconds: Annotated[int, Field(ge=1, le=86_400)] = 180
+    """How long the metrics must have been missing or stale, 1 to 86400 seconds."""
+    replicas: Replicas
+    """At least so many replicas, within maxReplicas."""
+
+
 class ReasoningServingSpec(Model):
     """What the pool should be."""
 
@@ -174,8 +199,8 @@ class ReasoningServingSpec(Model):
     """Advise publishes the number and writes nothing, Active scales the target, "Off" (quoted) rests."""
     scale_target_ref: ScaleTargetRef
     """The object that is scaled."""
-    min_replicas: Replicas = 1
-    """Never fewer replicas than this."""
+    min_replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
+    """Never fewer replicas than this, except for a pool that sleeps (scaleToZero). 0 needs scaleToZero."""
     max_replicas: Replicas
     """Never more replicas than this."""
     engine: Engine = Engine()
@@ -196,8 +221,29 @@ class ReasoningServingSpec(Model):
     """How replicas leave."""
     behavior: ScalingBehavior = ScalingBehavior()
     """Limits on the speed of change, as in HorizontalPodAutoscaler autoscaling/v2."""
+    scale_to_zero: ScaleToZero | None = None
+    """Let the pool sleep while there is no work. Without it, 0 replicas are somebody's pause and stay."""
+    fallback: Fallback | None = None
+    """What to do when the metrics have been gone for long. Without it the pool holds what it has."""
+    manual_scaling_grace_seconds: Annotated[int, Field(ge=0, le=604_800)] = 600
+    """How long replicas that others set stand, 0 to 604800 seconds, unless requests wait or minReplicas is above."""
 
     rules = (
+        Rule(
+            cel="self.minReplicas >= 1 || has(self.scaleToZero)",
+            message="minReplicas may be 0 only with scaleToZero, which says when the pool sleeps and what wakes it",
+            holds=lambda spec: spec.min_replicas >= 1 or spec.scale_to_zero is not None,
+            path=".minReplicas",
+        ),
+        Rule(
+            cel=(
+                "!has(self.scaleToZero) || has(self.scaleToZero.activation) || "
+                "(has(self.gateway) && has(self.gateway.inferencePool))"
+            ),
+            message="scaleToZero needs something to wake the pool: scaleToZero.activation or gateway.inferencePool",
+            holds=lambda spec: spec.can_be_woken,
+            path=".scaleToZero",
+        ),
         Rule(
             cel="self.minReplicas <= self.maxReplicas",
             message="minReplicas must not exceed maxReplicas",
@@ -205,3 +251,11 @@ class ReasoningServingSpec(Model):
             path=".minReplicas",
         ),
     )
+
+    @property
+    def can_be_woken(self) -> bool:
+        """Whether a pool that sleeps has a signal that outlives its pods; True for one that never sleeps."""
+        if self.scale_to_zero is None:
+            return True
+        pool = self.gateway.inference_pool if self.gateway is not None else None
+        return self.scale_to_zero.activation is not None or pool is not None

@@ -6,7 +6,15 @@ from typing import Final
 from longtail.api.scaling import ScaleDownRules, ScaleUpRules, ScalingBehavior
 from longtail.api.spec import ReasoningServingSpec
 from longtail.demand.parameters import CapacityOverride, Objective, ServiceParameters
-from longtail.policy.fleet import Behavior, DrainRules, Limits, ScalingPolicy, ScalingRules
+from longtail.policy.fleet import (
+    Behavior,
+    DrainRules,
+    Fallback,
+    Limits,
+    ScalingPolicy,
+    ScalingRules,
+    ZeroRules,
+)
 
 _MILLI: Final = Decimal("0.001")
 
@@ -27,6 +35,24 @@ def drain(spec: ReasoningServingSpec) -> DrainRules:
         max_seconds=float(spec.drain.max_seconds),
         on_deadline=spec.drain.on_deadline,
     )
+
+
+def zero_rules(spec: ReasoningServingSpec) -> ZeroRules | None:
+    """When the pool may sleep; None when it may not."""
+    zero = spec.scale_to_zero
+    if zero is None:
+        return None
+    return ZeroRules(
+        idle_seconds=float(zero.idle_seconds),
+        query=zero.activation is not None,
+        gateway=spec.gateway is not None and spec.gateway.inference_pool is not None,
+    )
+
+
+def fallback(spec: ReasoningServingSpec) -> Fallback | None:
+    """What to do when the pool has not been seen for long."""
+    block = spec.fallback
+    return None if block is None else Fallback(after_seconds=float(block.after_seconds), replicas=block.replicas)
 
 
 def behavior(block: ScalingBehavior) -> Behavior:

@@ -78,9 +78,8 @@ def blocked_start(pod: Pod, *, patience_seconds: float, now: float) -> Blocked |
         return None
     if pod.unschedulable_message:
         return Blocked(ShortageReason.UNSCHEDULABLE, pod.unschedulable_message, pod.created_at)
-    if pod.stopped:
-        message = pod.failure_message or f"no container of {pod.name} runs"
-        return Blocked(ShortageReason.CONTAINER_NOT_STARTING, message, pod.created_at)
+    if pod.failure_message:
+        return Blocked(ShortageReason.CONTAINER_NOT_STARTING, pod.failure_message, pod.created_at)
     if age > OVERDUE_STARTS * patience_seconds:
         message = f"{pod.name} has been loading for {age:.0f} s, 9 of 10 starts take {patience_seconds:.0f} s"
         return Blocked(ShortageReason.START_OVERDUE, message, pod.created_at)

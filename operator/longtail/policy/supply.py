@@ -19,7 +19,7 @@ def supply_of(
     its pod is ready. Where no pods are seen at all, the target's own counts have to do.
 
     Not counted, because nobody knows when they come, if ever: starts that are blocked (see `procurement`) or
-    whose container does not run, pods that may not be created, and pods that served and are not ready now.
+    whose container fails, pods that may not be created, and pods that served and are not ready now.
 
     Args:
         target: with its pods; None supplies nothing.
@@ -32,7 +32,7 @@ def supply_of(
     pool = roster(target)
     ready = len(pool.working) if target.pods else target.ready_replicas
     patience = memory.start_seconds or start_seconds
-    coming = [pod for pod in pool.starting if not pod.stopped]
+    coming = [pod for pod in pool.starting if not pod.failure_message]
     ages = [
         max(now - pod.created_at, 0.0)
         for pod in coming

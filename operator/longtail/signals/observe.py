@@ -64,6 +64,8 @@ class ServiceSignals:
     """Name of the InferencePool in front, in the same namespace; None without a gateway."""
     gateway_model: str | None = None
     """What clients call the model at a LiteLLM proxy; None without one."""
+    activation_query: str | None = None
+    """PromQL of the user's own that tells of work at the door; None for a pool that no query wakes."""
 
     def __post_init__(self) -> None:
         if (self.engine is Engine.CUSTOM) != (self.custom is not None):

@@ -10,12 +10,12 @@ I/O: it takes points of one time, whether they come from an instant query or fro
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from longtail.demand.observation import Observation
 from longtail.errors import LongtailError, MetricsError, SettingsError, SpecError
 from longtail.policy.fleet import ServiceKey
-from longtail.signals import custom, gateway, gpu, litellm, sglang, vllm
+from longtail.signals import activation, custom, gateway, gpu, litellm, sglang, vllm
 from longtail.signals.client import PrometheusClient
 from longtail.signals.counters import Baseline, advance
 from longtail.signals.exchange import Answer
@@ -117,7 +117,10 @@ class SignalReader:
             keys = [service.key for service in services]
             return Reading({s.key: blind(s, at_seconds) for s in services}, [Failure(name, "", keys, error)])
         asked = queries(services, client.source.labels)
-        results = await asyncio.gather(*(_ask(client, query, at_seconds) for query in asked))
+        results, awake = await asyncio.gather(
+            asyncio.gather(*(_ask(client, query, at_seconds) for query in asked)),
+            activation.read(client, services, at_seconds=at_seconds),
+        )
         answers: list[Answered] = []
         failures: list[Failure] = []
         warnings: list[str] = []
@@ -130,6 +133,11 @@ class SignalReader:
             warnings += answer.warnings
             answers.append(Answered(query, points, whole=not answer.warnings))
         observations = await asyncio.to_thread(self.assemble, name, services, answers, at_seconds)
+        for key, signal in awake.items():
+            if isinstance(signal, MetricsError):
+                failures.append(Failure(name, activation.QUERY, [key], signal))
+            else:
+                observations[key] = replace(observations[key], activation=signal)
         return Reading(observations, failures, {name: sorted(set(warnings))} if warnings else {})
 
 
