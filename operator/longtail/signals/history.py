@@ -33,7 +33,8 @@ from longtail.signals.sources import MetricsSource
 from longtail.signals.vocabulary import Query, Series
 
 PATIENCE: Final = 3
-_LONGEST_PIECE_SECONDS: Final = 6 * 3600
+_PIECES_SECONDS: Final = (21_600, 10_800, 3_600, 1_800, 900, 600, 300, 120, 60, 30, 15, 5)
+"""How long a piece may be: few lengths, so that pieces of one run are pieces of the next."""
 _MOST_STEPS: Final = 5_000
 """Of a piece. Prometheus refuses more than 11 000."""
 _SERIES_PER_POD: Final = 24
@@ -182,9 +183,8 @@ class HistoryReader:
             at = segment.start_seconds
             while at <= segment.end_seconds:
                 steps = min(max(self._most_samples // max(self._series, 1), 1), _MOST_STEPS)
-                length = _LONGEST_PIECE_SECONDS
-                while length > steps * segment.step_seconds and length % 2 == 0:
-                    length //= 2
+                most_seconds = steps * segment.step_seconds
+                length = next((seconds for seconds in _PIECES_SECONDS if seconds <= most_seconds), segment.step_seconds)
                 boundary = min((at // length + 1) * length - 1, segment.end_seconds)
                 times = range(at, boundary + 1, segment.step_seconds)
                 yield times
