@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
+from longtail.demand.observation import Observation
 from longtail.demand.parameters import CapacityOverride, Objective, ServiceParameters
 from longtail.policy.decision import Decision
 from longtail.policy.fleet import Behavior, DrainRules, Fleet, Limits, Mode, Service, ServiceKey
@@ -97,8 +98,9 @@ def parameters_of(setting: Setting, *, attainment: float = 0.99, **others: float
 
 @dataclass(slots=True)
 class LongtailPool:
-    """One pool as a service of longtail's fleet: its sights become services and observations, its decisions
-    orders. Decides nothing itself.
+    """One pool as a service of longtail's fleet. It decides nothing itself.
+
+    Its sights become services and observations, its decisions orders.
     """
 
     key: ServiceKey
@@ -111,7 +113,7 @@ class LongtailPool:
     _scrape: Scrape | None = field(init=False, default=None)
     _baseline: Baseline | None = field(init=False, default=None)
 
-    def see(self, sight: Sight) -> tuple[Service, Any]:
+    def see(self, sight: Sight) -> tuple[Service, Observation]:
         """The service and its observation."""
         self._scrape = sight.scrapes[-1] if sight.scrapes else self._scrape
         scrape = self._scrape if sight.reachable else None

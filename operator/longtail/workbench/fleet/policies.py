@@ -9,7 +9,7 @@ from longtail.workbench.fleet.setting import EPOCH_SECONDS, Setting
 from longtail.workbench.fleet.simulation import Pilot
 from longtail.workbench.peers import catalogue
 from longtail.workbench.peers.oracle import Truth
-from longtail.workbench.traces.trace import Trace
+from longtail.workbench.traces.trace import Floats, Trace
 
 LONGTAIL_KNOB = "attainment asked for (0..1)"
 LONGTAIL_GRID = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998)
@@ -28,9 +28,10 @@ class Knob:
 def truth_of(trace: Trace, setting: Setting) -> Truth:
     """What the oracles are told of a trace."""
     served = trace.select(trace.output_tokens > 0)
+    slot_seconds: Floats = served.output_tokens * setting.replica.seconds_per_token
     return Truth.of(
         arrivals=served.arrival_seconds + EPOCH_SECONDS,
-        slot_seconds=served.output_tokens * setting.replica.seconds_per_token,
+        slot_seconds=slot_seconds,
     )
 
 
