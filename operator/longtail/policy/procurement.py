@@ -80,8 +80,9 @@ def blocked_start(pod: Pod, *, patience_seconds: float, now: float) -> Blocked |
         return Blocked(ShortageReason.UNSCHEDULABLE, pod.unschedulable_message, pod.created_at)
     if pod.failure_message:
         return Blocked(ShortageReason.CONTAINER_NOT_STARTING, pod.failure_message, pod.created_at)
-    if age > OVERDUE_STARTS * patience_seconds:
-        message = f"{pod.name} has been loading for {age:.0f} s, 9 of 10 starts take {patience_seconds:.0f} s"
+    loading = now - (pod.created_at if pod.scheduled_at is None else pod.scheduled_at)
+    if loading > OVERDUE_STARTS * patience_seconds:
+        message = f"{pod.name} has been loading for {loading:.0f} s, 9 of 10 starts take {patience_seconds:.0f} s"
         return Blocked(ShortageReason.START_OVERDUE, message, pod.created_at)
     return None
 
