@@ -64,6 +64,10 @@ class Deployment:
         self._gpu_changes = deque(setting.gpu_limit)
         self._random = np.random.default_rng([setting.seed, 1])
         self._born = 0
+        self.version = 0
+        """Grows with every change of any pod."""
+        self._phases: Mapping[Phase, int] | None = None
+        self._next: float | None = None
         for pod in self._create(setting.initial_replicas, 0.0):
             pod.scheduled_seconds = pod.ready_due_seconds = 0.0
 
@@ -77,21 +81,31 @@ class Deployment:
     @property
     def wanted(self) -> int:
         """Replicas that should serve: those asked for, less the cordoned ones."""
-        return self.replicas - sum(pod.cordoned_seconds is not None for pod in self.alive)
+        cordoned = (pod.cordoned_seconds is not None and pod.deleting_seconds is None for pod in self.pods)
+        return self.replicas - sum(cordoned)
+
+    def touch(self) -> None:
+        """A pod has changed; to be called by whoever changes one."""
+        self.version += 1
+        self._phases = self._next = None
 
     def phases(self) -> Mapping[Phase, int]:
         """Pods by what they are paid for."""
-        counts = dict.fromkeys(Phase, 0)
-        for pod in self.pods:
-            counts[pod.phase] += 1
-        return counts
+        if self._phases is None:
+            counts = dict.fromkeys(Phase, 0)
+            for pod in self.pods:
+                counts[pod.phase] += 1
+            self._phases = counts
+        return self._phases
 
     @property
     def next_seconds(self) -> float:
         """When a pod becomes ready or is gone, or the supply of GPUs changes."""
-        supply = self._gpu_changes[0][0] if self._gpu_changes and self._unscheduled() else math.inf
-        pods = (pod.gone_due_seconds if pod.ready else pod.ready_due_seconds for pod in self.pods)
-        return min(supply, min(pods, default=math.inf))
+        if self._next is None:
+            supply = self._gpu_changes[0][0] if self._gpu_changes and self._unscheduled() else math.inf
+            pods = (pod.gone_due_seconds if pod.ready else pod.ready_due_seconds for pod in self.pods)
+            self._next = min(supply, min(pods, default=math.inf))
+        return self._next
 
     # ------------------------------------------------------------------ what time does
 
@@ -99,16 +113,21 @@ class Deployment:
         """Give GPUs to pods that wait for one, oldest first."""
         while self._gpu_changes and self._gpu_changes[0][0] <= at_seconds:
             self._gpus = self._gpu_changes.popleft()[1]
+            self.touch()
         room = self._gpus - sum(pod.scheduled_seconds is not None for pod in self.pods)
         for pod in self._unscheduled():
             if room <= 0:
                 return
             pod.scheduled_seconds = at_seconds
             pod.ready_due_seconds = at_seconds + self._draw_cold_start()
+            self.touch()
             room -= 1
 
     def due(self, at_seconds: float) -> tuple[list[Replica], list[Replica]]:
         """Pods that become ready by now, and pods that are gone by now; both are booked as such."""
+        if self.next_seconds > at_seconds:
+            return [], []
+        self.touch()
         ready = [pod for pod in self.pods if not pod.ready and pod.ready_due_seconds <= at_seconds]
         for pod in ready:
             pod.ready_seconds = at_seconds
@@ -121,12 +140,14 @@ class Deployment:
         names = {pod.name for pod in gone}
         if names:
             self.pods = [pod for pod in self.pods if pod.name not in names]
+            self.touch()
 
     # ------------------------------------------------------------------ what a policy does
 
     def scale(self, replicas: int, *, at_seconds: float) -> list[Replica]:
         """Ask for so many replicas. Returns the pods that are to go; the caller ends them."""
         self.replicas = replicas
+        self.touch()
         alive = self.alive
         self._create(replicas - len(alive), at_seconds)
         return sorted(alive, key=_deletion_rank)[: max(len(alive) - replicas, 0)]

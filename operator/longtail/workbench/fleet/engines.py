@@ -1,8 +1,9 @@
 """Requests on slots: one queue, many replicas, a fixed pace. The hot loop of the simulator.
 
 The whole state of routing is one list, ``_load``: requests in flight by row, a row being a place that a replica
-takes and leaves. A replica that takes nothing new is in the same list with `CLOSED` added, so that the least loaded
-one is ``min`` of it, two scans in C: 1.5 µs for a hundred replicas, where a cleverer structure in Python loses.
+takes and leaves. A replica that takes nothing new is in the same list with `CLOSED` added. The least loaded one is
+found by asking the list for the lowest load there may be, a scan in C: less than 1 µs for a hundred replicas, where
+a cleverer structure in Python loses.
 
 Invariant: when requests wait, every open replica is full. So a request that arrives either starts at once or
 queues, and a request that ends hands its slot to the head of the queue without any search.
@@ -142,6 +143,7 @@ class Engines:
         """Let time pass up to and including ``to_seconds``."""
         load, heap, queue, slots, pace = self._load, self._heap, self.queue, self._slots, self._pace
         started, finished, count = self.started.append, self.finished.append, 0
+        lowest = 0  # no open row has a lower load
         for arrival, prompt, output in arrivals.take(to_seconds):
             count += 1
             while heap and heap[0][0] <= arrival:
@@ -149,11 +151,14 @@ class Engines:
                     self._hand_over()
                     continue
                 done = heappop(heap)
-                load[done[1]] -= 1
+                row = done[1]
+                load[row] = left = load[row] - 1
+                lowest = min(lowest, left)
                 finished(done)
-            least = min(load, default=CLOSED)
-            if least < slots:
-                row = self._fullest_with_room() if self._pack else load.index(least)
+            while lowest < slots and lowest not in load:
+                lowest += 1
+            if lowest < slots:
+                row = self._fullest_with_room() if self._pack else load.index(lowest)
                 load[row] += 1
                 request = (arrival + output * pace, row, arrival, arrival, prompt, output)
                 heappush(heap, request)

@@ -61,14 +61,14 @@ class Meters:
         """Count what happened. Returns how long those that started had waited, in seconds."""
         waits: Floats = np.zeros(0)
         if started:
-            table = np.array(started)
+            table = _table(started)
             row = table[:, _ROW].astype(np.intp)
             waits = table[:, _START] - table[:, _ARRIVAL]
             self._shift(row, table, +1.0)
             self._counters[:, FIRST_TOKENS] += self._by_row(row)
             self._count_into(self.columns.first_token, FIRST_TOKEN_BOUNDS, row, waits)
         if finished:
-            table = np.array(finished)
+            table = _table(finished)
             row = table[:, _ROW].astype(np.intp)
             self._shift(row, table, -1.0)
             self._counters[:, FINISHED] += self._by_row(row)
@@ -107,3 +107,9 @@ class Meters:
     def _count_into(self, columns: slice, bounds: Sequence[float], row: Integers, values: Floats) -> None:
         bucket = np.searchsorted(bounds, values, side="left")
         np.add.at(self._counters, (row, columns.start + bucket), 1.0)
+
+
+def _table(requests: Sequence[InFlight]) -> Floats:
+    """One row a request; by way of one flat iterator, which numpy reads faster than tuples."""
+    flat = np.fromiter(itertools.chain.from_iterable(requests), np.float64, 6 * len(requests))
+    return flat.reshape(-1, 6)

@@ -17,7 +17,7 @@ from longtail.workbench.fleet.run import Run
 from longtail.workbench.fleet.scrape import Scrape
 from longtail.workbench.fleet.setting import EPOCH_SECONDS, ReplicaSize, Requests, Setting
 from longtail.workbench.fleet.simulation import Sight, Simulation
-from longtail.workbench.peers.view import Policy
+from longtail.workbench.peers.view import PeerView, Policy
 
 M = TypeVar("M")
 
@@ -51,6 +51,8 @@ class Peer(Generic[M]):
     size: ReplicaSize
     _memory: M = field(init=False)
     _seen: Counted | None = field(init=False, default=None)
+    _view: tuple[int, bool, PeerView] | None = field(init=False, default=None)
+    """The last one, with what it depends on: some controllers sync seven times between two scrapes."""
 
     def __post_init__(self) -> None:
         self._memory = self.policy.initial()
@@ -67,13 +69,19 @@ class Peer(Generic[M]):
 
     def decide(self, sight: Sight) -> Orders:
         """One sync of its controller."""
+        now = EPOCH_SECONDS + sight.at_seconds
+        replicas, self._memory = self.policy.decide(seen=self._look(sight), memory=self._memory, now=now)
+        return Orders(replicas=replicas)
+
+    def _look(self, sight: Sight) -> PeerView:
         for scrape in sight.scrapes:
             self._seen = counted(self._seen, scrape)
-        seen = peer_view(sight.pods, self._seen, replicas=sight.replicas, reachable=sight.reachable, size=self.size)
-        replicas, self._memory = self.policy.decide(
-            seen=seen, memory=self._memory, now=EPOCH_SECONDS + sight.at_seconds
-        )
-        return Orders(replicas=replicas)
+        last = self._view
+        if last is not None and not sight.scrapes and last[:2] == (sight.version, sight.reachable):
+            return last[2]
+        view = peer_view(sight.pods, self._seen, replicas=sight.replicas, reachable=sight.reachable, size=self.size)
+        self._view = sight.version, sight.reachable, view
+        return view
 
 
 def parameters_of(setting: Setting, *, attainment: float = 0.99, **others: float) -> ServiceParameters:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from longtail.errors import SettingsError
 from longtail.workbench.fleet.pilots import LONGTAIL, Fixed, Peer, longtail
 from longtail.workbench.fleet.setting import EPOCH_SECONDS, Setting
@@ -28,7 +30,7 @@ class Knob:
 def truth_of(trace: Trace, setting: Setting) -> Truth:
     """What the oracles are told of a trace."""
     served = trace.select(trace.output_tokens > 0)
-    slot_seconds: Floats = served.output_tokens * setting.replica.seconds_per_token
+    slot_seconds: Floats = np.multiply(served.output_tokens, setting.replica.seconds_per_token, dtype=np.float64)
     return Truth.of(
         arrivals=served.arrival_seconds + EPOCH_SECONDS,
         slot_seconds=slot_seconds,

@@ -8,6 +8,7 @@ import numpy as np
 from longtail.workbench.fleet.accounts import Accounts
 from longtail.workbench.fleet.deployment import Deployment, Replica
 from longtail.workbench.fleet.engines import Arrivals, Engines
+from longtail.workbench.fleet.engines_kv import KvEngines
 from longtail.workbench.fleet.meters import Columns, Meters
 from longtail.workbench.fleet.setting import Drain, Requests, Setting
 from longtail.workbench.fleet.waits import WaitSketch
@@ -35,7 +36,8 @@ class Pool:
     def __init__(self, requests: Requests, setting: Setting) -> None:
         self.setting = setting
         self.columns = Columns(setting.max_model_len_tokens)
-        self.engines = Engines(setting.replica, setting.routing)
+        kind = KvEngines if setting.replica.kv_limits else Engines
+        self.engines = kind(setting.replica, setting.routing)
         self.meters = Meters(self.columns, setting.replica.seconds_per_token)
         self.deployment = Deployment(setting)
         self.waits = WaitSketch(setting.objective_seconds)
@@ -117,6 +119,8 @@ class Pool:
         """Do what a policy wants."""
         deployment, now = self.deployment, self.now_seconds
         wanted = deployment.wanted
+        if orders.uncordon or orders.cordon:
+            deployment.touch()
         for pod in deployment.named(orders.uncordon):
             pod.cordoned_seconds = None
             if pod.ready:
@@ -137,6 +141,7 @@ class Pool:
     def _delete(self, pod: Replica) -> None:
         now = self.now_seconds
         pod.deleting_seconds = pod.gone_due_seconds = now
+        self.deployment.touch()
         if not pod.ready:
             self.deployment.forget([pod])
         elif self.setting.drain is Drain.GRACEFUL:

@@ -42,7 +42,7 @@ class ReplicaSize:
     kv_capacity_tokens: float | None = 400_000.0
     """KV cache; None where the engine does not say, and then its use is not known either."""
     kv_limits: bool = False
-    """Whether a full KV cache keeps requests waiting. Nothing is preempted: see `engines`."""
+    """Whether a full KV cache keeps requests waiting. Nothing is preempted: see `engines_kv`."""
     gpus: int = 1
 
     def __post_init__(self) -> None:

@@ -30,6 +30,8 @@ class Sight:
     """New ones since the last sight, oldest first: what the metrics store holds more than before."""
     reachable: bool
     """Whether the metrics store answers now."""
+    version: int
+    """Grows when any pod, or ``replicas``, has changed."""
 
 
 class Pilot(Protocol):
@@ -89,6 +91,7 @@ class Simulation:
             pods=tuple(self._pool.deployment.pods),
             scrapes=tuple(self._fresh),
             reachable=self._setting.scraping.reachable(due),
+            version=self._pool.deployment.version,
         )
         self._fresh.clear()
         return sight
