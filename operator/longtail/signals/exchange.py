@@ -9,6 +9,7 @@ import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import requests
@@ -32,6 +33,8 @@ class Answer:
     result: list[Any]
     warnings: tuple[str, ...] = ()
     """Not empty when a part of the data may be missing (Thanos and Mimir answer so when a store is down)."""
+    answered_at: float | None = None
+    """The source's own clock as it answered (the Date header, whole Unix seconds); None where it does not say."""
 
 
 class Exchange(requests.Session):
@@ -130,7 +133,18 @@ def _check(response: requests.Response, body: bytes, result_type: str) -> Answer
     if kind != result_type or not isinstance(result, list):
         raise MetricsUnavailable(f"answered a {kind}, not the {result_type} that was asked for")
     warnings = payload.get("warnings") or ()
-    return Answer(result=result, warnings=tuple(str(warning) for warning in warnings))
+    return Answer(
+        result=result,
+        warnings=tuple(str(warning) for warning in warnings),
+        answered_at=_date(response.headers.get("Date")),
+    )
+
+
+def _date(text: str | None) -> float | None:
+    try:
+        return None if text is None else parsedate_to_datetime(text).timestamp()
+    except ValueError:
+        return None
 
 
 def _payload(body: bytes) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from longtail.demand.observation import Observation
-from longtail.errors import LongtailError, MetricsError, SettingsError, SpecError
+from longtail.errors import LongtailError, MetricsError, MetricsUnavailable, SettingsError, SpecError
 from longtail.policy.fleet import ServiceKey
 from longtail.signals import activation, custom, gateway, gpu, litellm, sglang, vllm
 from longtail.signals.client import PrometheusClient
@@ -23,6 +23,9 @@ from longtail.signals.observe import ServiceSignals, began_at, blind, observe
 from longtail.signals.samples import ObjectKey, Point, Snapshot, instant_points
 from longtail.signals.sources import LabelNames, MetricsSource
 from longtail.signals.vocabulary import Part, Query, fleet_queries
+
+CLOCK_SKEW_SECONDS = 5.0
+"""Clocks of machines in one cluster agree within milliseconds where NTP runs; this is for its absence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,14 @@ class Answered:
 class SignalReader:
     """Reads all services of the fleet from their sources."""
 
-    def __init__(self, sources: Iterable[MetricsSource]) -> None:
+    def __init__(self, sources: Iterable[MetricsSource], *, live: bool = False) -> None:
+        """Make a reader.
+
+        Args:
+            sources: where to ask.
+            live: times are those of now, so a source that has another clock is found out, and not believed.
+        """
+        self._live = live
         self._sources: dict[str, MetricsSource] = {}
         for source in sources:
             if source.name in self._sources:
@@ -121,6 +131,8 @@ class SignalReader:
             asyncio.gather(*(_ask(client, query, at_seconds) for query in asked)),
             activation.read(client, services, at_seconds=at_seconds),
         )
+        if self._live:
+            results = [_believed(result, client.source, at_seconds) for result in results]
         answers: list[Answered] = []
         failures: list[Failure] = []
         warnings: list[str] = []
@@ -191,6 +203,26 @@ def places(services: Iterable[ServiceSignals]) -> dict[tuple[str, str], ObjectKe
             model = ObjectKey("", service.gateway_model)
             places[model] = model
     return places
+
+
+def _believed(
+    result: tuple[list[Point], Answer] | MetricsError, source: MetricsSource, at_seconds: float
+) -> tuple[list[Point], Answer] | MetricsError:
+    """An answer, unless the clock of the source makes the ages of its samples meaningless.
+
+    A source that is a minute ahead shows samples of a minute ago as if they were of now: a replica that has
+    been busy since then would pass for empty. One that is behind makes everything look old, or gone.
+    """
+    if isinstance(result, MetricsError) or result[1].answered_at is None:
+        return result
+    ahead = result[1].answered_at - at_seconds
+    # It answers a little later than it is asked, and tells whole seconds.
+    if -CLOCK_SKEW_SECONDS <= ahead <= source.timeout_seconds + CLOCK_SKEW_SECONDS:
+        return result
+    side = "ahead of" if ahead > 0 else "behind"
+    return MetricsUnavailable(
+        f"metrics source {source.name!r}: its clock is {abs(ahead):.0f} s {side} ours: its data has no age"
+    )
 
 
 def _concerns(query: Query, service: ServiceSignals) -> bool:

@@ -145,7 +145,9 @@ def test_a_frozen_page_stays_and_thaws():
     assert subject.page("a") != frozen
 
 
-@pytest.mark.parametrize(("kind", "text"), [("nan", " NaN\n"), ("inf", " +Inf\n"), ("negative", " -1.0\n")])
+@pytest.mark.parametrize(
+    ("kind", "text"), [("nan", " NaN\n"), ("inf", " +Inf\n"), ("negative", " -1.0\n"), ("million", " 1e+06\n")]
+)
 def test_a_page_of_impossible_numbers(kind, text):
     subject = service()
     subject.follow([PodState("a")], now_seconds=0.0)

@@ -23,8 +23,8 @@ from longtail.workbench.engine.profiles import PROFILES, EngineProfile
 from longtail.workbench.engine.workload import Arrivals, RateProfile
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
-FaultKind = Literal["none", "freeze", "html", "nan", "inf", "negative", "slow", "error", "empty"]
-_CONSTANTS: dict[str, str] = {"nan": "NaN", "inf": "+Inf", "negative": "-1.0"}
+FaultKind = Literal["none", "freeze", "html", "nan", "inf", "negative", "million", "slow", "error", "empty"]
+_CONSTANTS: dict[str, str] = {"nan": "NaN", "inf": "+Inf", "negative": "-1.0", "million": "1e+06"}
 
 
 class _Definition(BaseModel):
