@@ -69,6 +69,7 @@ def replicas_needed(
     duration_seconds: float,
     interval_seconds: float,
     wait_seconds: float = 0.0,
+    from_seconds: float = 0.0,
 ) -> Integers:
     """Replicas that no plan can do without, per interval: its peak of mandatory occupancy, over the slots.
 
@@ -78,22 +79,24 @@ def replicas_needed(
     bound stays one.
 
     Returns:
-        Shape (intervals,); interval k is [k d, (k + 1) d).
+        Shape (intervals,); interval k is [k d, (k + 1) d) after ``from_seconds``, up to ``duration_seconds``.
     """
     begin = schedule.trace.arrival_seconds + wait_seconds
     end = schedule.finish_seconds
     certain = end > begin
     begin, end = np.sort(begin[certain]), np.sort(end[certain])
-    peak = _peak_per_interval(begin, end, duration_seconds=duration_seconds, interval_seconds=interval_seconds)
+    grid = np.arange(from_seconds, duration_seconds, interval_seconds)
+    peak = _peak_per_interval(begin, end, grid=grid, until_seconds=duration_seconds)
     return np.ceil(peak / slots_per_replica).astype(np.int64)
 
 
-def _peak_per_interval(begin: Floats, end: Floats, *, duration_seconds: float, interval_seconds: float) -> Floats:
+def _peak_per_interval(begin: Floats, end: Floats, *, grid: Floats, until_seconds: float) -> Floats:
     """The greatest number of [begin, end) intervals open at once, per interval of the grid."""
-    grid = np.arange(0.0, duration_seconds, interval_seconds)
+    if not len(grid):
+        return np.zeros(0)
     # Occupancy only rises at a begin, so its greatest value over an interval is at its start or at a begin.
-    moments = np.sort(np.concatenate([grid, begin[begin < duration_seconds]]))
+    inside = begin[(begin >= grid[0]) & (begin < until_seconds)]
+    moments = np.sort(np.concatenate([grid, inside]))
     open_now = np.searchsorted(begin, moments, side="right") - np.searchsorted(end, moments, side="right")
-    first = np.searchsorted(moments, grid, side="left")
-    peaks: Floats = np.maximum.reduceat(open_now, first).astype(np.float64) if len(grid) else np.zeros(0)
+    peaks: Floats = np.maximum.reduceat(open_now, np.searchsorted(moments, grid, side="left")).astype(np.float64)
     return peaks
