@@ -18,8 +18,10 @@ there. A query that fails so for `PATIENCE` steps in a row is not asked again.
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
+
+import numpy as np
 
 from longtail.demand.observation import Observation
 from longtail.errors import MetricsError, MetricsUnavailable
@@ -75,26 +77,76 @@ class Moment:
     """Names of the queries whose answer came with a warning that a part may be missing."""
 
 
-@dataclass(slots=True)
 class _Piece:
-    """The answer to one query over some times: cells and values by index of the time."""
+    """The answer to one query over some times: a row of numbers a series, nine bytes a sample."""
 
-    query: Query
-    rows: list[list[tuple[Cell, float]]]
-    unanswered: set[int] = field(default_factory=set)
-    partial: set[int] = field(default_factory=set)
-    series: int = 0
+    def __init__(self, query: Query, times: Sequence[int]) -> None:
+        self.query = query
+        self.unanswered: set[int] = set()
+        """Indices of times."""
+        self.partial: set[int] = set()
+        self.series = 0
+        """Most that one answer held, strangers' included."""
+        self._index_of = {at: index for index, at in enumerate(times)}
+        self._rows: dict[Cell, int] = {}
+        self._values = np.zeros((0, len(times)))
+        self._there = np.zeros((0, len(times)), dtype=bool)
+
+    def add(self, result: Sequence[Any], sorter: Sorter) -> None:
+        """Sort in a matrix. Runs in a thread.
+
+        Raises:
+            MetricsUnavailable: it is none; nothing of it is kept.
+        """
+        found: list[tuple[Cell, list[int], list[float]]] = []
+        index_of = self._index_of
+        try:
+            for item in result:
+                labels = item["metric"]
+                cell = sorter.cell(labels)
+                values = item.get("values")
+                if cell is not None and values:
+                    found.append((cell, [index_of[at] for at, _ in values], [float(text) for _, text in values]))
+                for at, histogram in item.get("histograms", ()):
+                    for native, value in native_points(labels, histogram):
+                        cell = sorter.cell(native)
+                        if cell is not None:
+                            found.append((cell, [index_of[at]], [value]))
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise MetricsUnavailable(f"malformed sample in a matrix: {error!r}") from error
+        for cell, _, _ in found:
+            self._rows.setdefault(cell, len(self._rows))
+        new = len(self._rows) - len(self._values)
+        self._values = np.pad(self._values, ((0, new), (0, 0)))
+        self._there = np.pad(self._there, ((0, new), (0, 0)))
+        for cell, indices, numbers in found:
+            row = self._rows[cell]
+            self._values[row, indices] = numbers
+            self._there[row, indices] = True
+        self.series = max(self.series, len(result))
+
+    def has_samples(self, index: int) -> bool:
+        """Whether any series has a sample at that time."""
+        return bool(self._there[:, index].any())
+
+    def put(self, snapshot: Snapshot, index: int) -> None:
+        """Put the samples of one time into the tables."""
+        snapshot.open(self.query, whole=index not in self.partial)
+        samples = zip(self._rows, self._values[:, index].tolist(), self._there[:, index].tolist(), strict=True)
+        for cell, value, there in samples:
+            if there:
+                snapshot.put(cell, value)
 
 
 class HistoryReader:
-    """Reads the past of the services of one source. Keeps one piece of each query, and reads one ahead."""
+    """Reads the past of the services of one source, one query at a time, one piece of each ahead of what it gives."""
 
     def __init__(
         self,
         source: MetricsSource,
         ranges: Ranges,
         *,
-        most_samples: int = 200_000,
+        most_samples: int = 250_000,
         narrowed: Callable[[Sequence[Query]], Sequence[Query]] = tuple,
     ) -> None:
         """Prepare.
@@ -102,7 +154,7 @@ class HistoryReader:
         Args:
             source: what the answers are like: labels, freshness.
             ranges: who answers.
-            most_samples: of the answer to one piece; some 20 MB for 200,000.
+            most_samples: of the answer to one piece, which takes some 60 MB while it is read, and 2 MB then.
             narrowed: chooses and changes queries before they are asked.
         """
         self._source = source
@@ -153,16 +205,12 @@ class HistoryReader:
         snapshot = Snapshot(at)
         services = census.at(at)
         unanswered = [piece.query.name for piece in pieces if index in piece.unanswered]
-        silent = not any(piece.rows[index] for piece in pieces)
+        silent = not any(piece.has_samples(index) for piece in pieces)
         if silent:
             unanswered = [piece.query.name for piece in pieces]
         for piece in pieces:
-            rows, piece.rows[index] = piece.rows[index], []
-            if silent or index in piece.unanswered:
-                continue
-            snapshot.open(piece.query, whole=index not in piece.partial)
-            for cell, value in rows:
-                snapshot.put(cell, value)
+            if not silent and index not in piece.unanswered:
+                piece.put(snapshot, index)
         observations, baseline = observe_all(
             services, snapshot, baseline, freshness_limit_seconds=self._source.freshness_limit_seconds
         )
@@ -193,7 +241,7 @@ class HistoryReader:
     async def _read(
         self, asked: Sequence[Query], times: Sequence[int], wanted: Mapping[tuple[str, str], ObjectKey]
     ) -> list[_Piece]:
-        pieces = await asyncio.gather(*(self._read_one(query, times, wanted) for query in asked))
+        pieces = [await self._read_one(query, times, wanted) for query in asked]
         if all(len(piece.unanswered) == len(times) for piece in pieces):
             raise MetricsUnavailable(str(next(iter(self.errors.values()), "no query was answered")))
         self._series = max(self._series, *(piece.series for piece in pieces))
@@ -202,7 +250,7 @@ class HistoryReader:
     async def _read_one(
         self, query: Query, times: Sequence[int], wanted: Mapping[tuple[str, str], ObjectKey]
     ) -> _Piece:
-        piece = _Piece(query, [[] for _ in times])
+        piece = _Piece(query, times)
         sorter = Sorter(query, namespace_label=self._source.labels.namespace, wanted=wanted)
         index_of = {at: index for index, at in enumerate(times)}
         for some, answer in await self._ask(query.name, query.promql, times):
@@ -211,7 +259,7 @@ class HistoryReader:
                 piece.unanswered.update(indices)
                 continue
             try:
-                await asyncio.to_thread(_sort, answer.result, piece, sorter, index_of)
+                await asyncio.to_thread(piece.add, answer.result, sorter)
             except MetricsError as error:
                 self.errors[query.name] = error
                 piece.unanswered.update(indices)
@@ -251,25 +299,6 @@ class HistoryReader:
             return [*await self._ask(name, promql, times[:half]), *await self._ask(name, promql, times[half:])]
         self._failed_steps[name] = self._failed_steps.get(name, 0) + 1
         return [(times, None)]
-
-
-def _sort(result: Sequence[Any], piece: _Piece, sorter: Sorter, index_of: Mapping[int, int]) -> None:
-    """Put a matrix into the rows of a piece. Runs in a thread."""
-    found: list[tuple[int, Cell, float]] = []
-    try:
-        for item in result:
-            labels = item["metric"]
-            cell = sorter.cell(labels)
-            if cell is not None:
-                found += [(index_of[at], cell, float(text)) for at, text in item.get("values", ())]
-            for at, histogram in item.get("histograms", ()):
-                cells = [(sorter.cell(native), value) for native, value in native_points(labels, histogram)]
-                found += [(index_of[at], native, value) for native, value in cells if native is not None]
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise MetricsUnavailable(f"malformed sample in a matrix: {error!r}") from error
-    for index, cell, value in found:
-        piece.rows[index].append((cell, value))
-    piece.series = max(piece.series, len(result))
 
 
 def _live(lives: dict[ObjectKey, Life], answer: Answer, namespace_label: str, pod_label: str) -> None:

@@ -11,6 +11,7 @@ is so long that Kubernetes cuts it (beyond 46 characters), and pods that were na
 When such a pod was created is not known: it is marked ``restarted``, so that nothing learns a cold start of 0 s.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -99,6 +100,8 @@ class _Known:
     appears: float
     first: float
     last: float
+    begins: float
+    """When it first shows that its service is there."""
 
     def at(self, at_seconds: float) -> Pod | None:
         if self.first <= at_seconds <= self.last:
@@ -114,6 +117,7 @@ class Census:
     def __init__(self, services: Sequence[Past], lives: Mapping[ObjectKey, Life], *, end_seconds: float) -> None:
         owners = Owners(services)
         self._services = services
+        self._began: dict[ServiceKey, float] = {}
         self._pods: dict[ServiceKey, list[_Known]] = {past.signals.key: [] for past in services}
         living = {ObjectKey(p.signals.key.namespace, pod.name): pod for p in services for pod in p.signals.pods}
         for place, life in lives.items():
@@ -123,8 +127,12 @@ class Census:
         for past in services:
             namespace = past.signals.key.namespace
             silent = [pod for pod in past.signals.pods if ObjectKey(namespace, pod.name) not in lives]
-            self._pods[past.signals.key] += [_silent(pod, end_seconds) for pod in silent]
-            self._pods[past.signals.key].sort(key=lambda known: known.pod.name)
+            pods = self._pods[past.signals.key]
+            # Mute pods say when a service began only where no other does.
+            began = [known.begins for known in pods] or [pod.created_at for pod in silent]
+            self._began[past.signals.key] = min(began, default=math.inf)
+            pods += [_silent(pod, end_seconds) for pod in silent]
+            pods.sort(key=lambda known: known.pod.name)
 
     def everybody(self) -> list[ServiceSignals]:
         """The services with all pods that they had at any time."""
@@ -141,9 +149,8 @@ class Census:
         """
         found = []
         for past in self._services:
-            everybody = self._pods[past.signals.key]
-            if any(known.appears <= at_seconds for known in everybody):
-                pods = [known.at(at_seconds) for known in everybody]
+            if self._began[past.signals.key] <= at_seconds:
+                pods = [known.at(at_seconds) for known in self._pods[past.signals.key]]
                 found.append(replace(past.signals, pods=tuple(pod for pod in pods if pod is not None)))
         return found
 
@@ -151,17 +158,19 @@ class Census:
 def _known(name: str, life: Life, pod: Pod | None, end_seconds: float) -> _Known:
     if pod is None:
         dead = Pod(name=name, created_at=life.first, ready_at=life.first, ready=True, restarted=True)
-        return _Known(dead, life.first, life.first, life.last)
+        return _Known(dead, life.first, life.first, life.last, life.first)
     # What is being deleted, cordoned or broken now was not so then: the past is told without it.
     served = Pod(name=name, created_at=pod.created_at, scheduled_at=pod.scheduled_at, ready_at=pod.ready_at, ready=True)
     if pod.ready_at is not None and 0.0 <= life.first - pod.ready_at <= _TRUSTED_SECONDS:
-        return _Known(replace(served, restarted=pod.restarted), pod.created_at, pod.ready_at, end_seconds)
+        return _Known(
+            replace(served, restarted=pod.restarted), pod.created_at, pod.ready_at, end_seconds, pod.created_at
+        )
     # Its samples are older than its latest readiness (it flapped), or begin with the span: no cold start to learn.
     ready_at = life.first if pod.ready_at is None else min(pod.ready_at, life.first)
-    return _Known(replace(served, ready_at=ready_at, restarted=True), ready_at, ready_at, end_seconds)
+    return _Known(replace(served, ready_at=ready_at, restarted=True), ready_at, ready_at, end_seconds, life.first)
 
 
 def _silent(pod: Pod, end_seconds: float) -> _Known:
     """A pod without a sample: on its way, or ready and mute, which must not pass for idle."""
     ready_at = end_seconds if pod.ready_at is None else pod.ready_at
-    return _Known(pod, pod.created_at, ready_at, end_seconds if pod.ready_at is not None else -1.0)
+    return _Known(pod, pod.created_at, ready_at, end_seconds if pod.ready_at is not None else -1.0, pod.created_at)
