@@ -138,7 +138,7 @@ def test_a_full_cache_keeps_requests_waiting_beside_free_slots():
     engines.advance(Arrivals(Requests.of(trace).chunks()), 100.0)
     # At 10 s the second holds 40 + 20 of the 95 tokens; at 15 s it ends too.
     assert [request[2] for request in engines.started] == [0.0, 0.0, 15.0]
-    assert 40 + 20 + 40 > FULL * 100.0
+    assert FULL * 100.0 < 40 + 20 + 40
 
 
 def test_an_empty_replica_admits_even_what_is_larger_than_its_cache():

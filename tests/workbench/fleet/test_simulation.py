@@ -78,9 +78,7 @@ def test_gpu_hours_are_split_by_what_pods_do():
 
 
 def test_a_pod_that_waits_for_a_gpu_costs_nothing_and_a_replica_costs_all_its_gpus():
-    setting = Setting(
-        replica=ReplicaSize(gpus=8), initial_replicas=1, gpu_limit=[(0.0, 1)], cold_start_spread=0.0
-    )
+    setting = Setting(replica=ReplicaSize(gpus=8), initial_replicas=1, gpu_limit=[(0.0, 1)], cold_start_spread=0.0)
     pilot = Scripted([(60.0, Orders(replicas=2))])
     run = simulate(Requests.of(one(output=1), duration_seconds=HOUR), setting, pilot)
     assert run.gpu_hours.total == pytest.approx(8.0)

@@ -1,5 +1,6 @@
 """What policies see, against the operator's own reader and against the truth."""
 
+import itertools
 import math
 
 import numpy as np
@@ -41,7 +42,9 @@ def flown(requests, setting, orders=()):
 def as_answered(scrape, at_seconds):
     """The scrape as a metrics source answers it."""
     at = EPOCH_SECONDS + at_seconds
-    snapshot = Snapshot(at_seconds=at, answered={SeriesKey(vllm.ENGINE, series): True for series in (*_LEVELS, *_COUNTED)})
+    snapshot = Snapshot(
+        at_seconds=at, answered={SeriesKey(vllm.ENGINE, series): True for series in (*_LEVELS, *_COUNTED)}
+    )
     snapshot.levels = {SeriesKey(vllm.ENGINE, series): {} for series in _LEVELS}
     snapshot.counters = {SeriesKey(vllm.ENGINE, series): {} for series in _COUNTED}
     columns = scrape.columns
@@ -189,7 +192,7 @@ def test_a_peer_sees_samples_of_the_last_scrape_and_counters_that_never_fall(bus
     views, run = watched(Requests.of(busy, duration_seconds=900.0), Setting(initial_replicas=6, max_replicas=6))
     assert views[0].pods[0].running_requests is None  # nothing was scraped in the first 5 s
     assert views[2] is views[3] is views[4]
-    for before, after in zip(views[2:], views[3:], strict=False):
+    for before, after in itertools.pairwise(views[2:]):
         assert after.finished_requests_total >= before.finished_requests_total
         assert all(np.subtract(after.first_token_seconds.counts, before.first_token_seconds.counts) >= 0)
     last = views[-1]

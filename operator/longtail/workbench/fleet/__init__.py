@@ -12,8 +12,8 @@ room) the moment any has a free slot. Where there is no such gateway, the queue 
 queues, and shows up in them in equal parts; with late binding it flatters engines that cannot hand a waiting request
 over to a new replica, all policies alike.
 
-Modules: `setting` (what is given), `engines` (requests on slots), `meters` (vLLM's counters of every replica),
+Modules: `setting` (what is given), `engines` and `engines_kv` (requests on slots), `meters` (vLLM's counters),
 `deployment` (pods that come and go), `scrape` (what a metrics store saw of them), `longtail_view` and `peer_view`
-(how that looks to a policy), `pilots` (policies at the controls), `accounts` and `waits` (what it cost),
-`simulation` (the whole, in time), `run` (the result).
+(how that looks to a policy), `pilots` and `policies` (who is at the controls), `accounts` and `waits` (what it cost),
+`simulation` (the whole, in time), `run` (the result), `sizing` (what the trace needs, from its future).
 """

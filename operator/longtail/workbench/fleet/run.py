@@ -1,6 +1,7 @@
 """The result of a simulation. Values only."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from longtail.workbench.traces.trace import Floats
 
@@ -80,3 +81,10 @@ class Run:
     unscheduled_hours: float
     """Hours of pods that waited for a GPU, all together."""
     timeline: Timeline
+
+    def as_dict(self) -> dict[str, Any]:
+        """Numbers, strings and lists of them only: what JSON can hold."""
+        values = asdict(self)
+        values["gpu_hours"]["total"] = self.gpu_hours.total
+        values["timeline"] = {name: column.tolist() for name, column in values["timeline"].items()}
+        return values
