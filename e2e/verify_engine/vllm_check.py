@@ -14,18 +14,18 @@ from pathlib import Path
 import requests
 
 from longtail.demand.observation import MISSING, Observation
-from longtail_e2e import Command, ProcessGroup, Prometheus, Target, ensure_components
+from longtail_e2e import ProcessGroup, Prometheus, Target, ensure_components
 from longtail_e2e.ports import LOOPBACK, PortReservation
 from longtail_e2e.progress import Progress
-from verify_engine.environment import MAX_MODEL_LEN_TOKENS, Environment, ensure_environment
+from verify_engine.environment import Environment, ensure_environment
 from verify_engine.load import Ask, Got, drawn, send
 from verify_engine.report import Report
+from verify_engine.serving import MODEL, vllm_command
 from verify_engine.watch import NAMESPACE, POD, Sums, Watch
 
 SLOTS = 16
 _BLOCK_TOKENS = 128
 _PROMPT_CAP_TOKENS = 64
-_MODEL = "tiny"
 _SIGNALS = (
     "running_requests",
     "waiting_requests",
@@ -62,7 +62,7 @@ def _servers(environment: Environment, progress: Progress) -> Iterator[tuple[Pro
             port = ports.take()
             url = f"http://{LOOPBACK}:{port}"
             progress("vllm", "starting the engine")
-            processes.start(_engine(environment, port, url))
+            processes.start(vllm_command(environment, port=port, slots=SLOTS))
             progress("vllm", f"serves on {url}", done=True)
             prometheus = Prometheus(
                 components=components,
@@ -77,38 +77,6 @@ def _servers(environment: Environment, progress: Progress) -> Iterator[tuple[Pro
         finally:
             processes.stop_all()
             ports.release()
-
-
-def _engine(environment: Environment, port: int, url: str) -> Command:
-    options = {
-        "--host": LOOPBACK,
-        "--port": str(port),
-        "--served-model-name": _MODEL,
-        "--load-format": "dummy",
-        "--dtype": "float32",
-        "--max-num-seqs": str(SLOTS),
-        "--max-model-len": str(MAX_MODEL_LEN_TOKENS),
-    }
-    flat = [text for pair in options.items() for text in pair]
-    return Command(
-        name="vllm",
-        arguments=["nice", str(environment.vllm), "serve", str(environment.model), *flat, "--enforce-eager"],
-        environment={
-            # vLLM looks for "cpu" in its version, which PyPI does not take. Left to itself it finds no platform, loads
-            # its AVX-512 build, and dies of SIGILL on a machine without.
-            "VLLM_TARGET_DEVICE": "cpu",
-            "VLLM_CPU_KVCACHE_SPACE": "1",
-            "PYTHONFAULTHANDLER": "1",
-            "HF_HUB_OFFLINE": "1",
-            "VLLM_NO_USAGE_STATS": "1",
-            "DO_NOT_TRACK": "1",
-            "PYTHONPATH": "",
-            "PATH": f"{environment.python.parent}:/usr/local/bin:/usr/bin:/bin",
-        },
-        ready=lambda: requests.get(f"{url}/health", timeout=2.0).status_code == requests.codes.ok,
-        ready_seconds=600.0,
-        stop_seconds=30.0,
-    )
 
 
 async def _verify(
@@ -152,7 +120,7 @@ async def _steady(report: Report, watch: Watch, engine_url: str) -> None:
     watch.start_again()
     asks = drawn(48, seed=1)
     async with watch.running():
-        got = await send(engine_url, _MODEL, asks, seed=1)
+        got = await send(engine_url, MODEL, asks, seed=1)
     end = await watch.until(lambda seen, sums: _quiet(seen) and sums.finished >= len(got), what="all finished")
     sums, busy = watch.sums, [tick for tick in watch.ticks if tick.seen.running_requests.value]
     report.equal("requests that started, by first tokens", expected=len(asks), seen=round(sums.first_tokens))
@@ -205,7 +173,7 @@ async def _given_up(report: Report, watch: Watch, engine_url: str) -> None:
     for number in range(34, 40):
         asks[number] = replace(asks[number], leave_after_seconds=0.5)
     async with watch.running():
-        got = await send(engine_url, _MODEL, asks, seed=2)
+        got = await send(engine_url, MODEL, asks, seed=2)
     finished = [one for one in got if one.finished]
     end = await watch.until(lambda seen, sums: _quiet(seen) and sums.finished >= len(finished), what="all quiet")
     sums = watch.sums
@@ -254,7 +222,7 @@ async def _restart(report: Report, watch: Watch, processes: ProcessGroup, engine
     watch.start_again()
     asks: Sequence[Ask] = drawn(8, seed=3)
     async with watch.running():
-        got: list[Got] = await send(engine_url, _MODEL, asks, seed=3)
+        got: list[Got] = await send(engine_url, MODEL, asks, seed=3)
     await watch.until(lambda seen, sums: _quiet(seen) and sums.finished >= len(got), what="all finished")
     report.equal(
         "tokens written after a restart",
