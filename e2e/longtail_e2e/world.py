@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,27 @@ class World:
         self.engines = engines
         self.namespace = namespace
 
-    def deploy(self, name: str = "r1", *, replicas: int = 1) -> None:
-        """Run a pool of simulated engines; its pods are ready a second after they were made."""
+    def deploy(
+        self,
+        name: str = "r1",
+        *,
+        replicas: int = 1,
+        create_seconds: float = 0.0,
+        nodes: str | None = None,
+        **engine: Any,
+    ) -> None:
+        """Run a pool of simulated engines; its pods are ready a second after they were created.
+
+        Args:
+            name: of the Deployment, and of its pods' label app.
+            replicas: to begin with.
+            create_seconds: how long a pod pulls its image.
+            nodes: run on nodes that are labelled and tainted ``nodes=<this>``, and on no others.
+            engine: more of the simulator's ServiceDefinition.
+        """
         labels = {"app": name}
+        toleration = {"key": "nodes", "operator": "Equal", "value": nodes, "effect": "NoSchedule"}
+        where = {"nodeSelector": {"nodes": nodes}, "tolerations": [toleration]} if nodes else {}
         container = {"name": "engine", "image": "none", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
         self.apply(
             {
@@ -38,14 +57,18 @@ class World:
                     "replicas": replicas,
                     "selector": {"matchLabels": labels},
                     "template": {
-                        "metadata": {"labels": labels, "annotations": startup_annotations(ready_seconds=1.0)},
+                        "metadata": {
+                            "labels": labels,
+                            "annotations": startup_annotations(create_seconds=create_seconds, ready_seconds=1.0),
+                        },
                         # Gone at once: the GPUs of a test that has ended are the next one's.
-                        "spec": {"containers": [container], "terminationGracePeriodSeconds": 0},
+                        "spec": {"containers": [container], "terminationGracePeriodSeconds": 0} | where,
                     },
                 },
             }
         )
-        self.engines.put(self.service(name), namespace=self.namespace, selector=f"app={name}", slots=8)
+        definition: dict[str, Any] = {"namespace": self.namespace, "selector": f"app={name}", "slots": 8}
+        self.engines.put(self.service(name), **definition | engine)
 
     def service(self, name: str = "r1") -> str:
         """Name of a pool in the simulator."""
@@ -154,3 +177,39 @@ class World:
             and e["verb"] not in {"get", "list", "watch"}
             and e["objectRef"].get("namespace") == self.namespace
         ]
+
+    def replicas_of(self, names: Sequence[str]) -> dict[str, int]:
+        """Return what several Deployments ask for, at one time."""
+        found = self.cluster.kubectl.get("deployments", "-n", self.namespace)["items"]
+        sizes = {each["metadata"]["name"]: each["spec"]["replicas"] for each in found}
+        return {name: sizes[name] for name in names}
+
+    def patch(self, kind: str, name: str, patch: Mapping[str, Any], *, subresource: str = "") -> None:
+        """Patch an object of the namespace."""
+        which = [f"--subresource={subresource}"] if subresource else []
+        self.cluster.kubectl("patch", kind, name, "-n", self.namespace, "--type=merge", "-p", json.dumps(patch), *which)
+
+    def wait_for_decision(self, name: str, reasons: set[str], *, seconds: float = 40) -> None:
+        """Wait until the last decision has one of the reasons."""
+        self.wait(
+            lambda: self.get("rsv", name).get("status", {}).get("decision", {}).get("reason") in reasons,
+            f"the decision on {name} to be one of {sorted(reasons)}",
+            seconds=seconds,
+            name=name,
+        )
+
+    def scaled_down(self) -> list[str]:
+        """Return the Deployments of this namespace that the operator ever asked for fewer replicas, per audit log."""
+        asked: dict[str, int] = {}
+        lowered = []
+        for event in self.cluster.control_plane.audit_events():
+            where, request = event["objectRef"], event.get("requestObject") or {}
+            replicas = (request.get("spec") or {}).get("replicas")
+            ours = event["user"]["username"] == USER
+            if where.get("namespace") != self.namespace or where["resource"] != "deployments" or replicas is None:
+                continue
+            name = where.get("name") or request["metadata"]["name"]
+            if ours and replicas < asked.get(name, 0):
+                lowered.append(name)
+            asked[name] = replicas
+        return lowered

@@ -6,6 +6,7 @@ tick, and an object for each would cost more than the query.
 
 import functools
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -34,6 +35,12 @@ Point: TypeAlias = tuple[Mapping[str, str], float]
 
 WHOLE: Final = math.inf
 """``le`` of a plain counter: it is a histogram with the one bucket that holds everything."""
+
+MOST_REQUESTS: Final = 100_000.0
+"""Requests that one engine can run or queue: each holds a connection, of which a process has 65,535 to an address.
+A gauge above that is stuck or broken. Believed, five minutes at 10⁶ would keep a pool at its maximum for hours,
+because rates, forecast errors and lengths are learned from it."""
+_REQUESTS: Final = frozenset({Series.RUNNING, Series.WAITING})
 
 
 class Cell(NamedTuple):
@@ -88,7 +95,7 @@ class Snapshot:
     lazy: set[SeriesKey] = field(default_factory=set)
     """Answered series that their engine creates with the first event."""
     damaged: set[tuple[SeriesKey, ObjectKey]] = field(default_factory=set)
-    """Where a NaN, an infinity or a negative value was dropped."""
+    """Where a NaN, an infinity, a negative value or one that cannot be was dropped."""
 
     def add(
         self,
@@ -120,7 +127,8 @@ class Snapshot:
         """One sample, of a query that was opened."""
         key, place, rank, bound, stated = cell
         value = raw if stated is None else stated
-        if not 0.0 <= value < math.inf or bound != bound:  # noqa: PLR0124  # NaN, at a third of isnan's price
+        highest = MOST_REQUESTS if key.series in _REQUESTS else sys.float_info.max
+        if not 0.0 <= value <= highest or bound != bound:  # noqa: PLR0124  # NaN, at a third of isnan's price
             self.damaged.add((key, place))
         elif bound is None:
             # An info series that changed its labels shows twice for one rank: the larger stands.
