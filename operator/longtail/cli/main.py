@@ -13,6 +13,7 @@ _COMMANDS: Final[Mapping[str, str]] = {
     "crds": "longtail.cli.crds",
     "explain": "longtail.cli.explain",
     "bench": "longtail.cli.bench",
+    "backtest": "longtail.cli.backtest",
     "simulate": "longtail.cli.simulate",
 }
 """Imported when called: the operator must not load the workbench, nor ``explain`` the operator."""

@@ -71,3 +71,28 @@ def union(parts: Iterable[tuple[str, str]]) -> str:
     return " or ".join(
         f'label_replace({expression}, "{PART_LABEL}", {quoted(tag)}, "", "")' for tag, expression in parts
     )
+
+
+_WORDS: Final = frozenset({"sum", "max", "min", "avg", "count", "or", "and", "unless", "on", "ignoring", "without"})
+_TOKEN: Final = re.compile(
+    r"""(?P<skip>"(?:[^"\\]|\\.)*"|by\ \([^)]*\)|[0-9][0-9.eE]*)
+    |(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)(?P<call>\()?(?P<braces>\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})?""",
+    re.VERBOSE,
+)
+
+
+def narrowed(expression: str, matchers: str) -> str:
+    """An expression of ours, with further matchers on every series in it.
+
+    >>> narrowed('sum by (pod) (a_total{mode="x"}) or max by (pod) (time() - timestamp(b:c))', 'pod="p"')
+    'sum by (pod) (a_total{mode="x",pod="p"}) or max by (pod) (time() - timestamp(b:c{pod="p"}))'
+    """
+
+    def narrow(found: re.Match[str]) -> str:
+        name, braces = found["name"], found["braces"]
+        if found["skip"] or found["call"] or name in _WORDS:
+            return found[0]
+        inside = f"{braces[1:-1]}," if braces and braces != "{}" else ""
+        return f"{name}{{{inside}{matchers}}}"
+
+    return _TOKEN.sub(narrow, expression)
