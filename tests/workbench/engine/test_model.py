@@ -113,6 +113,20 @@ def test_tokens_are_counted_live_and_finished_tokens_at_the_end():
     assert (now.kv_used_tokens, now.owed_tokens, now.running_requests) == (0, 0, 0)
 
 
+def test_a_paged_cache_holds_whole_blocks():
+    engine = Replica(profile=ROOMY)
+    engine.submit(request(1, prompt=100, output=50), at_seconds=0.0)
+    engine.submit(request(2, prompt=65, output=50), at_seconds=0.0)
+    engine.advance(0.15)  # the second joins after the first one's first token, at 0.11
+    assert engine.kv_used_blocks(32) == 4 + 3  # 101 tokens need four blocks of 32, 65 need three
+    assert engine.kv_used_blocks(1) == engine.kv_used_tokens == 101 + 65
+    engine.advance(0.466)  # both write at 0.185 and then every 10 ms: 29 tokens each
+    assert engine.kv_used_tokens == 130 + 94
+    assert engine.kv_used_blocks(32) == 5 + 3
+    engine.advance(5.0)
+    assert engine.kv_used_blocks(32) == 0
+
+
 def test_a_third_request_waits_for_one_of_two_slots():
     journal = Journal()
     engine = Replica(profile=ROOMY, recorders=[journal])

@@ -150,6 +150,12 @@ class Replica:
         segment = self._segment
         return self._kv_tokens + (0 if segment is None else segment.done(self.now_seconds) * segment.batch)
 
+    def kv_used_blocks(self, block_tokens: int) -> int:
+        """Blocks of so many tokens that a paged KV cache holds now: each running request's context, rounded up."""
+        step = self._step + self._steps_done()
+        contexts = (s.request.prompt_tokens + step - s.base_step for s in self._running.values())
+        return sum(-(-context // block_tokens) for context in contexts)
+
     @property
     def kv_claimed_tokens(self) -> int:
         """Tokens in the KV cache and in the contexts of those that wait."""
