@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -18,13 +18,24 @@ from longtail_e2e.processes import Command, ProcessGroup, wait_until
 OPERATOR: Final = "longtail"
 ENGINES: Final = "engines"
 NAMESPACE: Final = "longtail-system"
+_PROGRAM: Final = str(Path(sys.executable).with_name("longtail"))
 USER: Final = f"system:serviceaccount:{NAMESPACE}:{OPERATOR}"
 
 # All that the operator needs, and nothing else: the tests run it with exactly this.
 _RULES: Final[tuple[Mapping[str, Any], ...]] = (
     {"apiGroups": ["longtail.dev"], "resources": ["reasoningservings"], "verbs": ["get", "list", "watch"]},
     {"apiGroups": ["longtail.dev"], "resources": ["reasoningservings/status"], "verbs": ["patch"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+    # Out of routing and back; get: to look again where somebody else has changed a pod meanwhile.
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch"]},
+    # Only for pods with the readiness gate longtail.dev/in-service.
+    {"apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch"]},
+    # Which pods get requests.
+    {"apiGroups": [""], "resources": ["services"], "verbs": ["list", "watch"]},
+    {
+        "apiGroups": ["inference.networking.k8s.io"],
+        "resources": ["inferencepools"],
+        "verbs": ["list", "watch"],
+    },
     {"apiGroups": ["apps"], "resources": ["deployments", "statefulsets"], "verbs": ["list", "watch"]},
     {
         "apiGroups": ["leaderworkerset.x-k8s.io"],
@@ -41,6 +52,17 @@ _RULES: Final[tuple[Mapping[str, Any], ...]] = (
         "apiGroups": ["apiextensions.k8s.io"],
         "resources": ["customresourcedefinitions"],
         "verbs": ["list", "watch"],
+    },
+)
+
+# In the namespace of the Lease. Whom to create cannot be restricted by name.
+_LEASE_RULES: Final[tuple[Mapping[str, Any], ...]] = (
+    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+    {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": [OPERATOR],
+        "verbs": ["get", "patch"],
     },
 )
 
@@ -72,7 +94,27 @@ def apply_definition(cluster: Site, *, crds: Path) -> None:
 class Operator:
     """One operator process. It sees the whole cluster and does no more than its role allows."""
 
-    def __init__(self, cluster: Site, *, interval_seconds: float = 1.0) -> None:
+    def __init__(
+        self,
+        cluster: Site,
+        *,
+        interval_seconds: float = 1.0,
+        name: str = OPERATOR,
+        lease_namespace: str = NAMESPACE,
+        flags: Sequence[str] = (),
+    ) -> None:
+        """Name one.
+
+        Args:
+            cluster: where.
+            interval_seconds: between two looks at the fleet.
+            name: of its process and its service account, which tells it from others in the audit log. All of
+                them stand for the same Lease.
+            lease_namespace: where that is.
+            flags: further ones for ``longtail run``.
+        """
+        self.name = name
+        self._flags = [f"--instance={name}", f"--lease-namespace={lease_namespace}", *flags]
         self._cluster = cluster
         self._interval_seconds = interval_seconds
         self._port = cluster.ports.take()
@@ -86,15 +128,17 @@ class Operator:
 
     def install(self) -> Path:
         """Create namespace, service account and role; return a kubeconfig that is no more than them."""
-        account = {"kind": "ServiceAccount", "name": OPERATOR, "namespace": NAMESPACE}
-        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": OPERATOR}
-        rbac = "rbac.authorization.k8s.io/v1"
+        group = "rbac.authorization.k8s.io"
+        # Several operators share the roles.
+        accounts = {"apiGroup": group, "kind": "Group", "name": f"system:serviceaccounts:{NAMESPACE}"}
+        rbac = f"{group}/v1"
+        lease_role = {"name": f"{OPERATOR}-lease", "namespace": NAMESPACE}
         self._cluster.kubectl.apply(
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
             {
                 "apiVersion": "v1",
                 "kind": "ServiceAccount",
-                "metadata": {"name": OPERATOR, "namespace": NAMESPACE},
+                "metadata": {"name": self.name, "namespace": NAMESPACE},
             },
             {
                 "apiVersion": rbac,
@@ -106,21 +150,29 @@ class Operator:
                 "apiVersion": rbac,
                 "kind": "ClusterRoleBinding",
                 "metadata": {"name": OPERATOR},
-                "roleRef": role,
-                "subjects": [account],
+                "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": OPERATOR},
+                "subjects": [accounts],
+            },
+            {"apiVersion": rbac, "kind": "Role", "metadata": lease_role, "rules": list(_LEASE_RULES)},
+            {
+                "apiVersion": rbac,
+                "kind": "RoleBinding",
+                "metadata": lease_role,
+                "roleRef": {"apiGroup": group, "kind": "Role", "name": lease_role["name"]},
+                "subjects": [accounts],
             },
         )
-        return self._cluster.service_account_kubeconfig(NAMESPACE, OPERATOR)
+        return self._cluster.service_account_kubeconfig(NAMESPACE, self.name)
 
-    def start(self, *, kubeconfig: Path, sources: Mapping[str, Any]) -> None:
-        """Start it and return when it decides."""
+    def start(self, *, kubeconfig: Path, sources: Mapping[str, Any], program: Sequence[str] = (_PROGRAM,)) -> None:
+        """Start it and return when it decides; ``program`` is what to run in place of ``longtail``."""
         file = self._cluster.directory / "metrics-sources.yaml"
         file.write_text(yaml.safe_dump({"sources": dict(sources)}))
         self._cluster.processes.start(
             Command(
-                name=OPERATOR,
+                name=self.name,
                 arguments=[
-                    str(Path(sys.executable).with_name("longtail")),
+                    *program,
                     "run",
                     f"--kubeconfig={kubeconfig}",
                     f"--metrics-sources-file={file}",
@@ -129,6 +181,7 @@ class Operator:
                     "--status-interval-seconds=3",
                     f"--health-host={LOOPBACK}",
                     f"--health-port={self._port}",
+                    *self._flags,
                 ],
                 environment={"PYTHONWARNINGS": "error::ResourceWarning"},
                 ready=self.is_ready,
@@ -152,15 +205,22 @@ class Operator:
                 return float(value)
         return None
 
+    def leads(self) -> bool:
+        """Whether it writes; False where it does not answer."""
+        try:
+            return self.value("longtail_leader") == 1.0
+        except requests.RequestException:
+            return False
+
+    def ticks(self) -> float:
+        """How often it has looked at the fleet, start to end."""
+        return sum(self.value("longtail_ticks_total", result=result) or 0.0 for result in ("done", "cut"))
+
     def wait_for_ticks(self, count: int, *, timeout_seconds: float = 60.0) -> None:
         """Return when it has looked at the fleet ``count`` more times, start to end."""
-
-        def ended() -> float:
-            return sum(self.value("longtail_ticks_total", result=result) or 0.0 for result in ("done", "cut"))
-
         # The tick that is under way may have begun before whatever the caller has just done.
-        until = ended() + count + 1
-        wait_until(lambda: ended() >= until, timeout_seconds=timeout_seconds, what=f"{count} ticks")
+        until = self.ticks() + count + 1
+        wait_until(lambda: self.ticks() >= until, timeout_seconds=timeout_seconds, what=f"{count} ticks")
 
 
 class Engines:

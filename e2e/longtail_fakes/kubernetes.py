@@ -40,7 +40,8 @@ class KubernetesFake:
 
     resources: dict[str, dict[str, tuple[str, bool]]] = field(
         default_factory=lambda: {
-            "v1": {"pods": ("Pod", False)},
+            "v1": {"pods": ("Pod", False), "services": ("Service", False)},
+            "coordination.k8s.io/v1": {"leases": ("Lease", False)},
             "apps/v1": {"deployments": ("Deployment", True), "statefulsets": ("StatefulSet", True)},
             "longtail.dev/v1alpha1": {"reasoningservings": ("ReasoningServing", False)},
         }
@@ -175,13 +176,24 @@ class KubernetesFake:
                 # As the real one, when the part had fields before.
                 return _failure(422, f'status.{empty[0]}: Invalid value: "null"')
             body["status"] = patch["status"]
+        elif body["kind"] == "Pod" and subresource == "status":
+            if request.headers["Content-Type"] != "application/strategic-merge-patch+json":
+                return _failure(415, "conditions are merged by strategic patches only")
+            _merge_conditions(body, patch["status"]["conditions"])
+        elif not subresource and request.headers["Content-Type"] == "application/merge-patch+json":
+            marks = {key: metadata[key] for key in ("labels", "annotations") if key in metadata}
+            _merge(body, {key: value for key, value in patch.items() if key != "metadata"} | {"metadata": marks})
         else:
-            return _failure(415, "only /scale and applied /status")
+            return _failure(415, "only merge patches and applied /status")
         body["metadata"]["resourceVersion"] = str(next(self._versions))
         return web.json_response(_scale(body) if subresource == "scale" else body)
 
     def _post(self, request: Request) -> web.Response:
         body = dict(request.body or {})
+        if "name" in body["metadata"]:
+            path = f"{request.path}/{body['metadata']['name']}"
+            taken = path in self.objects
+            return _failure(409, f'"{path}" exists') if taken else web.json_response(self.put(body), status=201)
         prefix = body["metadata"]["generateName"]
         if re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*-?", prefix) is None:
             return _failure(422, f'metadata.generateName: Invalid value: "{prefix}"')
@@ -216,6 +228,13 @@ class KubernetesFake:
         return any(path.endswith(f"/{plural}") for kinds in self.resources.values() for plural in kinds)
 
 
+def _merge_conditions(body: Body, conditions: list[Body]) -> None:
+    """As a strategic merge patch does: by type."""
+    merged = {c["type"]: c for c in body["status"].get("conditions", [])}
+    merged |= {c["type"]: c for c in conditions}
+    body["status"]["conditions"] = list(merged.values())
+
+
 def _scale(body: Body) -> Body:
     labels = body["spec"].get("selector", {}).get("matchLabels", {})
     return {
@@ -226,6 +245,17 @@ def _scale(body: Body) -> Body:
         "spec": {"replicas": body["spec"]["replicas"]} if body["spec"].get("replicas") else {},
         "status": {"replicas": 0, "selector": ",".join(f"{k}={v}" for k, v in labels.items())},
     }
+
+
+def _merge(target: Body, patch: Mapping[str, Any]) -> None:
+    """Apply a JSON merge patch (RFC 7386)."""
+    for key, value in patch.items():
+        if value is None:
+            target.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        else:
+            target[key] = copy.deepcopy(value)
 
 
 def _failure(status: int, message: str) -> web.Response:

@@ -41,6 +41,7 @@ def deployment(
     kind: str = "Deployment",
     api_version: str = "apps/v1",
     labels: dict[str, str] | None = None,
+    template_labels: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """A Deployment, or anything that looks like one; `labels` are those it selects by."""
     return {
@@ -53,7 +54,11 @@ def deployment(
             "creationTimestamp": CREATED,
             "resourceVersion": "1",
         },
-        "spec": {"replicas": replicas, "selector": {"matchLabels": labels or {"app": name}}},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels or {"app": name}},
+            "template": {"metadata": {"labels": template_labels or labels or {"app": name}}},
+        },
         "status": {},
     }
 
@@ -70,8 +75,14 @@ def pod(
     phase: str = "Running",
     unschedulable: str = "",
     uid: str | None = None,
+    annotations: dict[str, str] | None = None,
+    gate: bool = False,
+    owner: tuple[str, str] = ("ReplicaSet", "r1-abc"),
 ) -> dict[str, Any]:
-    """A pod of the Deployment that its name begins with, unless `labels` say otherwise."""
+    """A pod of the Deployment that its name begins with, unless `labels` say otherwise.
+
+    With `gate` it has longtail's readiness gate.
+    """
     scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": CREATED}
     if unschedulable:
         scheduled = {
@@ -86,12 +97,14 @@ def pod(
         "uid": uid or f"pod-{namespace}-{name}",
         "creationTimestamp": CREATED,
         "labels": labels or {"app": name.rsplit("-", 1)[0]},
-        "ownerReferences": [{"kind": "ReplicaSet", "name": "r1-abc", "controller": True}],
+        "ownerReferences": [{"kind": owner[0], "name": owner[1], "controller": True}],
+        "annotations": annotations or {},
     }
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata | ({"deletionTimestamp": READY} if deleting else {}),
+        "spec": {"readinessGates": [{"conditionType": "longtail.dev/in-service"}]} if gate else {},
         "status": {
             "phase": phase,
             "conditions": [
@@ -100,6 +113,18 @@ def pod(
             ],
             "containerStatuses": [{"restartCount": restarts}],
         },
+    }
+
+
+def service(
+    name: str = "r1", *, namespace: str = "inference", selector: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """A Service; by default it selects the pods of the Deployment of its name that are in routing."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace, "uid": f"service-{namespace}-{name}"},
+        "spec": {"selector": {"app": name, "longtail.dev/route": "true"} if selector is None else selector},
     }
 
 

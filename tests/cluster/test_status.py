@@ -74,7 +74,7 @@ async def test_status_is_applied_as_our_own_field_manager_and_guarded_by_the_uid
     assert patch.query == {"fieldManager": "longtail", "force": "true"}
     assert patch.headers["Content-Type"] == "application/apply-patch+yaml"
     assert patch.body["metadata"] == {"namespace": "inference", "name": "r1", "uid": record.uid}
-    assert patch.body["status"]["replicas"] == {"current": 2, "ready": 2, "pending": 0, "desired": 2}
+    assert patch.body["status"]["replicas"] == {"current": 2, "ready": 2, "pending": 0, "draining": 0, "desired": 2}
     assert "runningRequests" not in patch.body["status"]["demand"]
 
 

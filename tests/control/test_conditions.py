@@ -77,7 +77,7 @@ RIVAL = Problem("HorizontalPodAutoscalerPresent", "an HPA scales it")
             },
             id="all-is-well",
         ),
-        pytest.param(outcome(rescaled=True), {"AbleToScale": "True SucceededRescale"}, id="just-scaled"),
+        pytest.param(outcome(asked=4), {"AbleToScale": "True SucceededRescale"}, id="just-scaled"),
         pytest.param(
             outcome(scale_error=ClusterUnavailable("503")),
             {"Ready": "False FailedUpdateScale", "AbleToScale": "False FailedUpdateScale"},
@@ -172,7 +172,7 @@ RIVAL = Problem("HorizontalPodAutoscalerPresent", "an HPA scales it")
 def test_every_situation_has_its_words(given: Outcome, expected: dict[str, str]) -> None:
     said = {c.type: f"{c.status} {c.reason}" for c in conditions(given)}
     assert {kind: said[kind] for kind in expected} == expected
-    assert len(said) == 6
+    assert len(said) == 8
 
 
 def test_the_cause_is_in_the_message() -> None:
@@ -190,7 +190,7 @@ def report(given: Outcome, previous=None, time: str = TIME):
 
 def test_a_status_is_rounded_and_has_no_floats() -> None:
     status = report(outcome()).model_dump(mode="json", by_alias=True, exclude_none=True)
-    assert status["replicas"] == {"current": 2, "ready": 1, "pending": 1, "desired": 4}
+    assert status["replicas"] == {"current": 2, "ready": 1, "pending": 1, "draining": 0, "desired": 4}
     assert status["demand"] == {
         "runningRequests": 96,
         "waitingRequests": 12,
@@ -222,7 +222,7 @@ def test_a_decision_keeps_its_time_while_it_stands() -> None:
 
 
 def test_the_last_scale_time_survives_ticks_and_restarts() -> None:
-    scaled = report(outcome(rescaled=True))
+    scaled = report(outcome(asked=4))
     assert scaled.last_scale_time == TIME
     assert report(outcome(), scaled, "2026-11-24T09:00:00Z").last_scale_time == TIME
     body = serving() | {"status": {"lastScaleTime": TIME}}

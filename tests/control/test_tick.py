@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from longtail.cluster.client import KubernetesApi
+from longtail.cluster.cordon import Cordons
 from longtail.cluster.events import EventRecorder
 from longtail.cluster.kinds import DEPLOYMENTS, HPAS, PODS, SERVINGS
 from longtail.cluster.status import StatusWriter
@@ -17,9 +18,10 @@ from longtail.cluster.targets import Targets
 from longtail.control.announcer import Announcer
 from longtail.control.health import Health
 from longtail.control.metrics import FleetCollector, OperatorMetrics
+from longtail.control.placer import Placer
 from longtail.control.tick import FleetTick
 from longtail.control.writer import Writer
-from longtail.demand.observation import Observation, Signal
+from longtail.demand.observation import Observation, PodReading, Signal
 from longtail.errors import MetricsUnavailable
 from longtail.policy.fleet import ServiceKey
 from longtail.signals.reader import Failure, Reading
@@ -57,6 +59,15 @@ class GivenSignals:
             waiting_requests=Signal(0.0),
             ready_pods=len(service.pods),
             reporting_pods=len(service.pods),
+            pods=tuple(self._reading(service, n) for n in range(len(service.pods))),
+        )
+
+    def _reading(self, service, number: int) -> PodReading:
+        """The first pods have as much as fits into them."""
+        slots = 8.0
+        running = min(max(self.running[service.key.name] - slots * number, 0.0), slots)
+        return PodReading(
+            name=service.pods[number].name, running_requests=Signal(running), waiting_requests=Signal(0.0)
         )
 
 
@@ -68,6 +79,7 @@ class World:
     store: Store
     signals: GivenSignals
     tick: FleetTick
+    writer: Writer
     metrics: OperatorMetrics
     clock: object
     standby: bool = False
@@ -117,7 +129,14 @@ def world(server: KubernetesFake, api: KubernetesApi, clock) -> World:
     made: list[World] = []
     writer = Writer(
         store=store,
-        targets=targets,
+        placer=Placer(
+            store=store,
+            targets=targets,
+            cordons=Cordons(api=api, store=store),
+            clock=clock,
+            concurrency=1,
+            may_write=lambda: not made[0].standby,
+        ),
         statuses=StatusWriter(api=api),
         announcer=Announcer(events=EventRecorder(api=api, instance="longtail-0"), clock=clock),
         clock=clock,
@@ -134,7 +153,9 @@ def world(server: KubernetesFake, api: KubernetesApi, clock) -> World:
         interval_seconds=15.0,
     )
     metrics.registry.register(FleetCollector(outcomes=lambda: tick.outcomes, store=store))
-    made.append(World(server=server, store=store, signals=signals, tick=tick, metrics=metrics, clock=clock))
+    made.append(
+        World(server=server, store=store, signals=signals, tick=tick, writer=writer, metrics=metrics, clock=clock)
+    )
     return made[0]
 
 
@@ -242,10 +263,13 @@ async def test_one_service_without_metrics_does_not_keep_another_from_growing(wo
 
 async def test_more_replicas_are_asked_for_before_fewer(world: World) -> None:
     world.serve("a-shrinks", replicas=12)
-    world.serve("z-grows", replicas=2)
-    world.signals.running = {"a-shrinks": 8.0, "z-grows": 30.0}
+    world.serve("z-grows", replicas=2, minReplicas=3, maxReplicas=4)
+    world.signals.running = {"a-shrinks": 8.0, "z-grows": 8.0}
+    await world.run(2)
+    world.see(SERVINGS, serving("z-grows", minReplicas=4, maxReplicas=4, generation=2, capacity={"maxConcurrentRequests": 8}))
     await world.run()
-    assert world.scaled() == ["z-grows", "a-shrinks"]
+    # Idle twice, marked, and only then fewer: in the very tick in which the other one grows.
+    assert world.scaled() == ["z-grows", "z-grows", "a-shrinks"]
     assert (world.replicas("a-shrinks"), world.replicas("z-grows")) == (8, 4)
 
 
@@ -307,6 +331,36 @@ async def test_a_standby_decides_but_writes_nothing(world: World) -> None:
     world.standby = False
     await world.run()
     assert world.replicas() >= 4
+
+
+async def test_who_begins_to_lead_goes_on_from_what_others_wrote(world: World) -> None:
+    world.serve(maxReplicas=4)
+    world.signals.running["r1"] = 30.0
+    await world.run()
+    world.standby = True
+    # Another leader saw the metrics fail, and recovered; we know of it by the watch alone.
+    path = world.server.path_of(serving())
+    theirs = world.server.objects[path]
+    theirs["status"]["lastScaleTime"] = "2026-11-24T09:00:00Z"
+    for condition in theirs["status"]["conditions"]:
+        condition["lastTransitionTime"] = "2026-11-24T09:00:01Z"
+    world.store.upsert(SERVINGS, theirs)
+    before = world.server.objects[path]["status"]["conditions"]
+    await world.run()
+    world.standby = False
+    world.writer.begin_term()
+    sent = len(world.server.sent("PATCH"))
+    await world.run()
+    # Nothing has changed for us since we last wrote, but what is there now is not ours.
+    assert len(world.server.sent("PATCH")) > sent
+    assert world.status()["lastScaleTime"] == "2026-11-24T09:00:00Z"
+    times = {c["type"]: c["lastTransitionTime"] for c in before if (c["type"], c["status"]) in _truths(world)}
+    assert len(times) >= 5
+    assert times.items() <= {c["type"]: c["lastTransitionTime"] for c in world.status()["conditions"]}.items()
+
+
+def _truths(world: World) -> set[tuple[str, str]]:
+    return {(condition["type"], condition["status"]) for condition in world.status()["conditions"]}
 
 
 async def test_resources_that_cannot_work_say_why(world: World) -> None:
@@ -407,12 +461,15 @@ def test_writes_that_take_too_long_are_cut_at_four_fifths_of_the_interval(run_vi
 )
 async def test_probes_tell_waiting_from_hung(clock, act: Callable, livez: int, readyz: int) -> None:
     metrics = OperatorMetrics(clock=clock)
-    health = Health(clock=clock, metrics=metrics, patience_seconds=60.0)
+    health = Health(clock=clock, metrics=metrics, patience_seconds=60.0, role=lambda: "standby: nobody leads")
     await health.start(host="127.0.0.1", port=0)
     try:
         act(health, clock)
         async with aiohttp.ClientSession(f"http://127.0.0.1:{health.port}", trust_env=False) as http:
-            answers = [(await http.get(path)).status for path in ("/livez", "/readyz")]
+            live, ready = await http.get("/livez"), await http.get("/readyz")
+            answers = [live.status, ready.status]
+            # A standby serves its metrics and waits: it is as ready as the leader.
+            assert ready.status == 503 or await ready.text() == "ok, standby: nobody leads\n"
             text = await (await http.get("/metrics")).text()
     finally:
         await health.stop()

@@ -30,6 +30,7 @@ _RUNGS: dict[Rung, str] = {
     Rung.CEILING: "at most",
     Rung.BEHAVIOR: "how fast it may change",
     Rung.SAFETY: "whether the data can be trusted",
+    Rung.PLACEMENT: "which pods come, leave and return",
 }
 _MODES: dict[Mode, str] = {
     Mode.OFF: "Off: nothing is read and nothing is done",
@@ -109,7 +110,7 @@ def _number(status: ReasoningServingStatus) -> Iterable[RenderableType]:
     yield Text(f"{verb} {replicas.desired} replicas: {decision.reason}", style="bold cyan")
     yield Text(decision.message)
     yield Text(
-        f"{replicas.ready} ready, {replicas.pending} on their way; "
+        f"{replicas.ready} ready, {replicas.pending} on their way, {replicas.draining} draining; "
         f"decided so since {decision.time}, last scaled {status.last_scale_time or 'never'}"
     )
 

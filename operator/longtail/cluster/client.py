@@ -7,9 +7,13 @@ parsed (with models a status write costs 2 ms of CPU against a real API server).
 
 Every request carries its content type and its timeouts: the library's own defaults are 5 minutes and, for
 patches, a content type that depends on the class that is called.
+
+Writes are fenced (`KubernetesApi.write_seconds`): the last look at whether we still lead is taken here, right
+before the request leaves, and nobody waits for a write longer than we may.
 """
 
 import asyncio
+import functools
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -21,12 +25,21 @@ import yaml
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from longtail.errors import ClusterError, ClusterUnavailable, Conflict, NotFound, Refused, SettingsError
+from longtail.errors import (
+    ClusterError,
+    ClusterUnavailable,
+    Conflict,
+    NotFound,
+    NotLeading,
+    Refused,
+    SettingsError,
+)
 
 FIELD_MANAGER: Final = "longtail"
 
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
+STRATEGIC_PATCH: Final = "application/strategic-merge-patch+json"
 APPLY_PATCH: Final = "application/apply-patch+yaml"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -79,6 +92,8 @@ class KubernetesApi:
         self._reloading = asyncio.Lock()
         self._generation = 0
         self.on_response = on_response
+        self.write_seconds: Callable[[], float] | None = None
+        """Asked before each write how long it may take, 0 or less: it may not be sent. None: no limit."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -107,13 +122,21 @@ class KubernetesApi:
             proxy_url=configuration.proxy,
         )
 
-    async def get(self, path: str, *, query: Mapping[str, str] | None = None, accept: str = JSON) -> dict[str, Any]:
+    async def get(
+        self,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        accept: str = JSON,
+        timeout_seconds: float = _TOTAL_SECONDS,
+    ) -> dict[str, Any]:
         """GET one object or list.
 
         Raises:
             ClusterError: see ``longtail.errors``; every method of this class raises the same tree.
         """
-        return _json_object(await self._request("GET", path, query=query, accept=accept), path=path)
+        answer = await self._request("GET", path, query=query, accept=accept, timeout_seconds=timeout_seconds)
+        return _json_object(answer, path=path)
 
     async def pages(
         self, path: str, *, query: Mapping[str, str] | None = None, accept: str = METADATA_LIST
@@ -128,25 +151,67 @@ class KubernetesApi:
                 return
             parameters["continue"] = token
 
-    async def post(self, path: str, *, body: Mapping[str, Any]) -> None:
-        """POST an object; the answer is not parsed."""
-        await self._request("POST", path, body=body, query={"fieldManager": FIELD_MANAGER})
+    async def post(
+        self, path: str, *, body: Mapping[str, Any], fenced: bool = True, timeout_seconds: float = _TOTAL_SECONDS
+    ) -> dict[str, Any]:
+        """POST an object and return it as it was made.
 
-    async def merge_patch(self, path: str, *, body: Mapping[str, Any]) -> dict[str, Any]:
-        """PATCH with a JSON merge patch; a resourceVersion in the body is a precondition (else 409)."""
+        Raises:
+            NotLeading: ``fenced``, and another operator may be writing by now; nothing was sent.
+        """
         answer = await self._request(
-            "PATCH", path, body=body, content_type=MERGE_PATCH, query={"fieldManager": FIELD_MANAGER}
+            "POST",
+            path,
+            body=body,
+            query={"fieldManager": FIELD_MANAGER},
+            fenced=fenced,
+            timeout_seconds=timeout_seconds,
+        )
+        return _json_object(answer, path=path)
+
+    async def merge_patch(
+        self, path: str, *, body: Mapping[str, Any], fenced: bool = True, timeout_seconds: float = _TOTAL_SECONDS
+    ) -> dict[str, Any]:
+        """PATCH with a JSON merge patch; a resourceVersion in the body is a precondition (else 409).
+
+        Raises:
+            NotLeading: as ``post``.
+        """
+        answer = await self._request(
+            "PATCH",
+            path,
+            body=body,
+            content_type=MERGE_PATCH,
+            query={"fieldManager": FIELD_MANAGER},
+            fenced=fenced,
+            timeout_seconds=timeout_seconds,
+        )
+        return _json_object(answer, path=path)
+
+    async def strategic_patch(self, path: str, *, body: Mapping[str, Any]) -> dict[str, Any]:
+        """PATCH a built-in kind so that lists are merged by their keys, conditions by type.
+
+        Raises:
+            NotLeading: as ``post``.
+        """
+        answer = await self._request(
+            "PATCH", path, body=body, content_type=STRATEGIC_PATCH, query={"fieldManager": FIELD_MANAGER}, fenced=True
         )
         return _json_object(answer, path=path)
 
     async def apply(self, path: str, *, body: Mapping[str, Any]) -> None:
-        """Server-side apply as our field manager, taking over fields that others hold."""
+        """Server-side apply as our field manager, taking over fields that others hold.
+
+        Raises:
+            NotLeading: as ``post``.
+        """
         await self._request(
             "PATCH",
             path,
             body=body,
             content_type=APPLY_PATCH,
             query={"fieldManager": FIELD_MANAGER, "force": "true"},
+            fenced=True,
         )
 
     async def _request(
@@ -158,14 +223,25 @@ class KubernetesApi:
         body: Mapping[str, Any] | None = None,
         content_type: str = JSON,
         accept: str = JSON,
+        fenced: bool = False,
+        timeout_seconds: float = _TOTAL_SECONDS,
     ) -> bytes:
         generation = self._generation
-        headers = {"Accept": accept, "Content-Type": content_type}
-        status, answer = await self._send(method, path, query=query, body=body, headers=headers)
+        send = functools.partial(
+            self._send,
+            method,
+            path,
+            query=query,
+            body=body,
+            headers={"Accept": accept, "Content-Type": content_type},
+            fenced=fenced,
+            timeout_seconds=timeout_seconds,
+        )
+        status, answer = await send()
         if status == 401 and self._reload is not None:
             # Tokens rotate (service accounts hourly, exec plugins as they please): read again, try once more.
             await self._read_credentials_again(seen=generation)
-            status, answer = await self._send(method, path, query=query, body=body, headers=headers)
+            status, answer = await send()
         if 200 <= status < 300:
             return answer
         raise _error(status, method=method, path=path, answer=answer)
@@ -178,8 +254,10 @@ class KubernetesApi:
         query: Mapping[str, str] | None,
         body: Mapping[str, Any] | None,
         headers: Mapping[str, str],
+        fenced: bool,
+        timeout_seconds: float,
     ) -> tuple[int, bytes]:
-        status = 0
+        status, sent, seconds = 0, True, timeout_seconds
         try:
             prepared = await self._client.param_serialize(
                 method,
@@ -189,18 +267,29 @@ class KubernetesApi:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            timeout = aiohttp.ClientTimeout(total=_TOTAL_SECONDS, sock_connect=_CONNECT_SECONDS)
+            # After the last await before the request: on a pooled connection it leaves without another.
+            seconds = self._seconds(timeout_seconds, fenced=fenced)
+            if seconds <= 0:
+                sent = False
+                raise NotLeading(f"{method} {path}: not sent, another operator may be writing by now")
+            timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
             response = await self._client.call_api(*prepared, _request_timeout=timeout)
             answer = await response.read()  # type: ignore[no-untyped-call]  # as above
             status = response.status
         except TimeoutError as slow:
-            raise ClusterUnavailable(f"{method} {path}: no answer within {_TOTAL_SECONDS:.0f} s") from slow
+            raise ClusterUnavailable(f"{method} {path}: no answer within {seconds:.3g} s") from slow
         except (aiohttp.ClientError, OSError) as broken:
             raise ClusterUnavailable(f"{method} {path}: {broken}") from broken
         finally:
-            if self.on_response is not None:
+            if sent and self.on_response is not None:
                 self.on_response(method, status)
         return status, answer
+
+    def _seconds(self, timeout_seconds: float, *, fenced: bool) -> float:
+        """How long to wait for an answer; 0 or less: the request may not be sent."""
+        if not fenced or self.write_seconds is None:
+            return timeout_seconds
+        return min(timeout_seconds, self.write_seconds())
 
     async def _read_credentials_again(self, *, seen: int) -> None:
         if self._reload is None:

@@ -64,6 +64,17 @@ class EventRecorder:
                 time=time,
             )
 
+    async def switched(
+        self, *, serving: ObjectReference, target: ObjectReference, reason: str, note: str, time: str, now: float
+    ) -> None:
+        """Report pods that left routing or came back; the same reason again within a minute is dropped.
+
+        Raises:
+            ClusterError: it could not be posted.
+        """
+        if self._is_news(serving.uid, reason, now=now, quiet_seconds=min(self._quiet_seconds, 60.0)):
+            await self._post(regarding=serving, related=target, reason=reason, action="Place", note=note, time=time)
+
     async def rescale_failed(
         self, *, serving: ObjectReference, target: ObjectReference, note: str, time: str, now: float
     ) -> None:
@@ -102,9 +113,9 @@ class EventRecorder:
                 warning=warning,
             )
 
-    def _is_news(self, uid: str, reason: str, *, now: float) -> bool:
+    def _is_news(self, uid: str, reason: str, *, now: float, quiet_seconds: float | None = None) -> bool:
         last = self._last_flip.get((uid, reason))
-        if last is not None and now - last < self._quiet_seconds:
+        if last is not None and now - last < (self._quiet_seconds if quiet_seconds is None else quiet_seconds):
             return False
         self._last_flip[uid, reason] = now
         return True

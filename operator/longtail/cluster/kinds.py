@@ -43,8 +43,12 @@ STATEFUL_SETS: Final = Kind("apps", "v1", "StatefulSet", "statefulsets")
 LEADER_WORKER_SETS: Final = Kind("leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet", "leaderworkersets", optional=True)
 HPAS: Final = Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 SCALED_OBJECTS: Final = Kind("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects", optional=True)
+SERVICES: Final = Kind("", "v1", "Service", "services")
+INFERENCE_POOLS: Final = Kind("inference.networking.k8s.io", "v1", "InferencePool", "inferencepools", optional=True)
 
 WORKLOADS: Final = (DEPLOYMENTS, STATEFUL_SETS, LEADER_WORKER_SETS)
 """Targets that are watched. Any other kind with /scale works too, by asking for its /scale (see targets)."""
 SCALERS: Final = (HPAS, SCALED_OBJECTS)
-WATCHED: Final = (SERVINGS, PODS, *WORKLOADS, *SCALERS)
+ROUTERS: Final = (SERVICES, INFERENCE_POOLS)
+"""What sends requests to the pods that its selector matches."""
+WATCHED: Final = (SERVINGS, PODS, *WORKLOADS, *SCALERS, *ROUTERS)

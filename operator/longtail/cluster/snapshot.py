@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from longtail.cluster.conflicts import find_conflicts
 from longtail.cluster.records import PodRecord, ScaleRecord, ServingRecord, TargetKey
+from longtail.cluster.routing import Routing, look
 from longtail.cluster.store import Store
 from longtail.cluster.targets import Problem, Targets
 from longtail.policy.fleet import ServiceKey
@@ -21,6 +22,8 @@ class ServingView:
     conflict: Problem | None
     """Why a decision may not be carried out."""
     pods: Sequence[PodRecord] = ()
+    routing: Routing | None = None
+    """How its pods are taken out of routing; None without a target."""
 
 
 def freeze(store: Store, targets: Targets) -> Mapping[ServiceKey, ServingView]:
@@ -49,8 +52,14 @@ def _view(
     if found.selector is None:
         problem = Problem("SelectorRequired", f"{found.key} does not say which pods are its own")
         return ServingView(record=serving, target=None, problem=problem, conflict=conflict)
-    pods = store.pods(namespace=serving.key.namespace, selector=found.selector)
-    return ServingView(record=serving, target=found, problem=None, conflict=conflict, pods=tuple(pods))
+    assert serving.spec is not None
+    routing, pods = look(
+        target=found,
+        pods=store.pods(namespace=serving.key.namespace, selector=found.selector),
+        label=serving.spec.drain.routing_label,
+        store=store,
+    )
+    return ServingView(record=serving, target=found, problem=None, conflict=conflict, pods=pods, routing=routing)
 
 
 def _claimed_twice(views: Iterable[ServingView]) -> set[TargetKey]:

@@ -7,16 +7,19 @@ the list starts anew, but nobody reports what vanished meanwhile.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any, TypeAlias, TypeVar
 
-from longtail.cluster.kinds import PODS, SCALERS, SERVINGS, WATCHED, WORKLOADS, Kind
+from longtail.cluster.kinds import PODS, ROUTERS, SCALERS, SERVINGS, WATCHED, WORKLOADS, Kind
 from longtail.cluster.records import (
     PodRecord,
+    RouterRecord,
     ScaleRecord,
     ScalerRecord,
     ServingRecord,
     TargetKey,
     pod_record,
+    router_record,
     scaler_record,
     serving_record,
     workload_record,
@@ -24,9 +27,13 @@ from longtail.cluster.records import (
 from longtail.cluster.selectors import Selector
 from longtail.policy.fleet import ServiceKey
 
-Record: TypeAlias = ServingRecord | ScaleRecord | PodRecord | ScalerRecord
+Record: TypeAlias = ServingRecord | ScaleRecord | PodRecord | ScalerRecord | RouterRecord
 Name: TypeAlias = tuple[str, str]
 """Namespace and name."""
+
+_Place = TypeVar("_Place")
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 class Store:
@@ -36,9 +43,16 @@ class Store:
         self._records: dict[Kind, dict[Name, Record]] = {kind: {} for kind in WATCHED}
         self._pods_by_label: dict[tuple[str, str, str], dict[Name, PodRecord]] = defaultdict(dict)
         """(namespace, label, value) → pods: 10,000 selectors over 50,000 pods are look-ups, not scans."""
+        self._marked: dict[Name, PodRecord] = {}
+        """Pods that carry a mark of ours, or our readiness gate."""
+        self._routers_by_label: dict[tuple[str, str, str], dict[str, RouterRecord]] = defaultdict(dict)
+        """(namespace, label, value) → routers by uid, each under one pair of its selector: the rarest."""
 
     def upsert(self, kind: Kind, body: Mapping[str, Any]) -> None:
-        """Remember an object as an event or a list shows it. The body itself is not kept.
+        """Remember an object as an event, a list or the answer to a write of ours shows it, unless it is known newer.
+
+        The answer to a write is here before its event, and events of earlier writes may arrive between the two.
+        The body itself is not kept.
 
         Raises:
             KeyError, TypeError, ValueError: the body is not an object of this kind.
@@ -50,11 +64,11 @@ class Store:
             self._forget(kind, name)
             previous = None
         record = _read(kind, body, previous)
-        self._forget_labels(previous)
+        if _is_overtaken(record, by=previous):
+            return
+        self._forget_indices(previous)
         self._records[kind][name] = record
-        if isinstance(record, PodRecord):
-            for label, value in record.labels.items():
-                self._pods_by_label[record.namespace, label, value][name] = record
+        self._index(name, record)
 
     def remove(self, kind: Kind, body: Mapping[str, Any]) -> None:
         """Forget a deleted object. An older object of the same name (another uid) is none of its business."""
@@ -70,6 +84,11 @@ class Store:
         for name in ghosts:
             self._forget(kind, name)
         return len(ghosts)
+
+    def knows(self, kind: Kind, body: Mapping[str, Any]) -> bool:
+        """Whether this very object is in the store."""
+        record = self._records[kind].get(_name(body))
+        return record is not None and record.uid == body["metadata"]["uid"]
 
     def uids(self, kind: Kind) -> set[str]:
         """Identities of all records of a kind."""
@@ -105,6 +124,33 @@ class Store:
             if isinstance(record, ScalerRecord)
         }
 
+    def rescale(self, key: TargetKey, *, replicas: int, version: int) -> None:
+        """Note what a watched target was asked for; its event will follow."""
+        record = self.workload(key)
+        if record is not None and version > record.version:
+            kind = next(kind for kind in WORKLOADS if (kind.group, kind.kind) == (key.group, key.kind))
+            # Until the controller has looked, nobody knows better than that it will do as asked.
+            self._records[kind][key.namespace, key.name] = replace(record, replicas=replicas, version=version)
+
+    def pod(self, *, namespace: str, name: str) -> PodRecord | None:
+        """One pod as it is known now."""
+        record = self._records[PODS].get((namespace, name))
+        return record if isinstance(record, PodRecord) else None
+
+    def marked_pods(self) -> list[PodRecord]:
+        """Pods that carry a mark of ours, or our readiness gate."""
+        return list(self._marked.values())
+
+    def routers(self, *, namespace: str, labels: Mapping[str, str]) -> list[RouterRecord]:
+        """Services and InferencePools that send requests to a pod with these labels, in a stable order."""
+        found = [
+            router
+            for pair in labels.items()
+            for router in self._routers_by_label.get((namespace, *pair), {}).values()
+            if router.selector.matches(labels)
+        ]
+        return sorted(found, key=lambda router: (router.kind, router.name))
+
     def pods(self, *, namespace: str, selector: Selector) -> list[PodRecord]:
         """Pods that a selector matches, finished ones left out, in a stable order."""
         pairs = [self._pods_by_label.get((namespace, *pair), {}) for pair in selector.pairs]
@@ -119,18 +165,43 @@ class Store:
             if name[0] == namespace and isinstance(record, PodRecord)
         }
 
-    def _forget(self, kind: Kind, name: Name) -> None:
-        self._forget_labels(self._records[kind].pop(name, None))
+    def _index(self, name: Name, record: Record) -> None:
+        if isinstance(record, PodRecord):
+            for label, value in record.labels.items():
+                self._pods_by_label[record.namespace, label, value][name] = record
+            if record.annotations or record.has_gate:
+                self._marked[name] = record
+        elif isinstance(record, RouterRecord) and record.selector.pairs:
+            places = [(record.namespace, *pair) for pair in record.selector.pairs]
+            rarest = min(places, key=lambda place: len(self._routers_by_label.get(place, ())))
+            self._routers_by_label[rarest][record.uid] = record
 
-    def _forget_labels(self, record: Record | None) -> None:
-        if not isinstance(record, PodRecord):
-            return
-        for label, value in record.labels.items():
-            pair = (record.namespace, label, value)
-            pods = self._pods_by_label[pair]
-            pods.pop((record.namespace, record.pod.name), None)
-            if not pods:
-                del self._pods_by_label[pair]
+    def _forget(self, kind: Kind, name: Name) -> None:
+        self._forget_indices(self._records[kind].pop(name, None))
+
+    def _forget_indices(self, record: Record | None) -> None:
+        if isinstance(record, PodRecord):
+            name = (record.namespace, record.pod.name)
+            self._marked.pop(name, None)
+            for pair in record.labels.items():
+                _drop(self._pods_by_label, (record.namespace, *pair), name)
+        elif isinstance(record, RouterRecord):
+            for pair in record.selector.pairs:
+                _drop(self._routers_by_label, (record.namespace, *pair), record.uid)
+
+
+def _drop(index: dict[_Place, dict[_Key, _Value]], place: _Place, key: _Key) -> None:
+    entries = index.get(place)
+    if entries is not None:
+        entries.pop(key, None)
+        if not entries:
+            del index[place]
+
+
+def _is_overtaken(record: Record, *, by: Record | None) -> bool:
+    if isinstance(record, PodRecord) and isinstance(by, PodRecord):
+        return record.version < by.version
+    return isinstance(record, ScaleRecord) and isinstance(by, ScaleRecord) and record.version < by.version
 
 
 def _read(kind: Kind, body: Mapping[str, Any], previous: Record | None) -> Record:
@@ -138,6 +209,8 @@ def _read(kind: Kind, body: Mapping[str, Any], previous: Record | None) -> Recor
         return serving_record(body, previous=previous if isinstance(previous, ServingRecord) else None)
     if kind is PODS:
         return pod_record(body, previous=previous if isinstance(previous, PodRecord) else None)
+    if kind in ROUTERS:
+        return router_record(body, kind=kind.kind)
     if kind in SCALERS:
         return scaler_record(body, kind=kind.kind)
     return workload_record(body, group=kind.group, kind=kind.kind)

@@ -102,8 +102,13 @@ class Targets:
             raise Conflict(f"{reference.key}: asks for {seen.replicas} replicas by now, decided on at {current}")
         guard = {"resourceVersion": body["metadata"]["resourceVersion"]}
         answer = await self._api.merge_patch(path, body={"metadata": guard, "spec": {"replicas": desired}})
+        scaled = scale_record(answer, key=reference.key)
         if _is_polled(reference):
-            self._seen[reference.key] = _Seen(outcome=scale_record(answer, key=reference.key), at=now)
+            self._seen[reference.key] = _Seen(outcome=scaled, at=now)
+        else:
+            # Its event is late by as much as the next tick may be early: pods that are gone with this write must
+            # not be taken for pods that can be called back.
+            self._store.rescale(reference.key, replicas=scaled.replicas, version=scaled.version)
 
     async def _read(self, reference: TargetReference, *, now: float) -> ScaleRecord | Problem:
         key = reference.key

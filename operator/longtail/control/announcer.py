@@ -1,7 +1,7 @@
 """Turns outcomes into Events: scale changes, and conditions that flip. Failures are logged and dropped."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,8 @@ _BAD_WHEN: Final = {
     "Ready": ConditionStatus.FALSE,
     "MetricsAvailable": ConditionStatus.FALSE,
     "Conflict": ConditionStatus.TRUE,
+    "CapacityPending": ConditionStatus.TRUE,
+    "DrainReady": ConditionStatus.FALSE,
 }
 """Conditions whose flips are announced, and when they are bad news. The others follow from these."""
 
@@ -42,22 +44,31 @@ class Announcer:
         """Forget resources that are no more."""
         self._events.forget_all_but(uids)
 
-    async def rescaled(self, outcome: Outcome) -> None:
-        """Announce that the target was scaled, or that it could not be."""
+    async def placed(self, outcome: Outcome) -> None:
+        """Announce that the target was scaled or pods were switched, and what could not be done."""
         decision = outcome.decision
         assert decision is not None
         serving, target = _serving(outcome), _target(outcome)
         time = rfc3339_micro(self._clock.unix_seconds())
         try:
-            if outcome.rescaled:
+            for reason, verb, pods in _switched(outcome):
+                await self._events.switched(
+                    serving=serving,
+                    target=target,
+                    reason=reason,
+                    note=f"{verb}: {_list(pods)}",
+                    time=time,
+                    now=self._clock.monotonic_seconds(),
+                )
+            if outcome.asked is not None:
                 await self._events.rescaled(
                     serving=serving,
                     target=target,
-                    desired=decision.desired,
+                    desired=outcome.asked,
                     reason=decision.message,
                     time=time,
                 )
-            else:
+            if outcome.scale_error is not None:
                 await self._events.rescale_failed(
                     serving=serving,
                     target=target,
@@ -85,6 +96,20 @@ class Announcer:
                 )
             except ClusterError as failed:
                 _log(flip.outcome, failed)
+
+
+def _switched(outcome: Outcome) -> Iterator[tuple[str, str, Sequence[str]]]:
+    """What happened to pods: the Event's reason, a verb, and the pods."""
+    if outcome.uncordoned:
+        yield "Uncordoned", "back in routing", outcome.uncordoned
+    if outcome.cordoned:
+        yield "Cordoned", "out of routing until empty", outcome.cordoned
+    if outcome.drained:
+        yield "Drained", "empty or never started, deleted", outcome.drained
+
+
+def _list(pods: Sequence[str]) -> str:
+    return ", ".join(pods[:10]) + (f" and {len(pods) - 10} more" if len(pods) > 10 else "")
 
 
 def _log(outcome: Outcome, failed: ClusterError) -> None:

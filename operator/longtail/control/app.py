@@ -1,11 +1,11 @@
 """The composition root: every part is made here, and started and stopped in this order.
 
 Start: logs, settings and sources (a wrong one ends the start with a message), connection to the API server,
-health server, fleet loop and sweep (they wait for the first complete lists), kopf with its watches.
+health server, fleet loop and sweep (they wait for the first complete lists), kopf with its watches. Only who has
+listed the cluster stands for election: a leader that knows nothing would keep one from leading that does.
 
-Stop (SIGTERM, SIGINT, or kopf's own end): kopf closes its watches; its cleanup handler ends loop and sweep;
-then the metrics' threads, the health server and the API connection go. Nothing has to be given back to the
-cluster.
+Stop (SIGTERM, SIGINT, or kopf's own end): kopf closes its watches; its cleanup handler ends loop and sweep, and
+gives the Lease back; then the metrics' threads, the health server and the API connection go.
 
 Why this order: at its end kopf cancels *every* asyncio task that was started after it, and it takes over
 the signal handlers of the process. So whatever has to outlive or precede its shutdown is started before it,
@@ -21,18 +21,25 @@ from typing import Any
 import kopf
 
 from longtail.cluster.client import KubernetesApi, connect
+from longtail.cluster.cordon import Cordons
 from longtail.cluster.events import EventRecorder
-from longtail.cluster.kinds import PODS, SCALERS, WATCHED, Kind
+from longtail.cluster.kinds import PODS, ROUTERS, SCALERS, WATCHED, Kind
+from longtail.cluster.lease import Lease
+from longtail.cluster.snapshot import freeze
 from longtail.cluster.status import StatusWriter
 from longtail.cluster.store import Store
 from longtail.cluster.sweep import count_objects, sweep_ghosts
 from longtail.cluster.targets import Targets
 from longtail.control.announcer import Announcer
+from longtail.control.backfill import Backfill
 from longtail.control.clock import Clock, SystemClock
+from longtail.control.fold import Fold
 from longtail.control.handlers import operator_settings, register
 from longtail.control.health import Health
+from longtail.control.leadership import Leadership, home_namespace
 from longtail.control.loop import run_at_fixed_rate
 from longtail.control.metrics import FleetCollector, OperatorMetrics
+from longtail.control.placer import Placer
 from longtail.control.settings import Settings
 from longtail.control.tick import FleetTick
 from longtail.control.writer import Writer
@@ -43,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 _LISTING_POLL_SECONDS = 0.5
 _LISTING_PATIENCE_SECONDS = 30.0
+_RELIST_SECONDS = 1.0
+"""How long to wait for the rest of a new list before looking for what is missing in it."""
 
 
 class App:
@@ -60,30 +69,65 @@ class App:
         self.store = Store()
         self.metrics = OperatorMetrics(clock=clock)
         api.on_response = self.metrics.api_response
+        self._hurry = asyncio.Event()
+        self._relisted = asyncio.Event()
+        self._listed = asyncio.Event()
+        self._leadership = self._stand_for_election() if settings.leader_elect else None
+        may_write = self._leadership.may_write if self._leadership is not None else _always
+        self.metrics.leads(may_write)
         targets = Targets(api=api, store=self.store, refresh_seconds=settings.interval_seconds)
-        self._reader = SignalReader(settings.metrics_sources())
-        writer = Writer(
+        self._reader = SignalReader(settings.metrics_sources(), live=True)
+        self._writer = Writer(
             store=self.store,
-            targets=targets,
+            placer=Placer(
+                store=self.store,
+                targets=targets,
+                cordons=Cordons(api=api, store=self.store),
+                clock=clock,
+                concurrency=settings.concurrent_writes,
+                may_write=may_write,
+            ),
             statuses=StatusWriter(api=api, quiet_seconds=settings.status_interval_seconds),
             announcer=Announcer(events=EventRecorder(api=api, instance=settings.instance), clock=clock),
             clock=clock,
             concurrency=settings.concurrent_writes,
+            may_write=may_write,
         )
+        fold = Fold()
         self.tick = FleetTick(
             store=self.store,
             targets=targets,
             reader=self._reader,
-            writer=writer,
+            writer=self._writer,
             clock=clock,
             metrics=self.metrics,
+            interval_seconds=settings.interval_seconds,
+            fold=fold,
+        )
+        self._backfill = Backfill(
+            fold=fold,
+            views=lambda: freeze(self.store, targets).values(),
+            sources=settings.metrics_sources(),
+            metrics=self.metrics,
+            clock=clock,
+            span_seconds=settings.backfill_seconds,
             interval_seconds=settings.interval_seconds,
         )
         self.metrics.registry.register(FleetCollector(outcomes=lambda: self.tick.outcomes, store=self.store))
         self.health = Health(
-            clock=clock, metrics=self.metrics, patience_seconds=max(60.0, 5 * settings.interval_seconds)
+            clock=clock,
+            metrics=self.metrics,
+            patience_seconds=max(60.0, 5 * settings.interval_seconds),
+            role=self._role,
         )
         self._background: list[asyncio.Task[None]] = []
+
+    def object_listed(self, kind: Kind, body: Mapping[str, Any]) -> None:
+        """Take note of an object in a list. One that was known before: its watch had lost the thread."""
+        if self.store.knows(kind, body):
+            # What was deleted in the gap is missing in the new list, and nobody says so.
+            self._relisted.set()
+        self.store.upsert(kind, body)
 
     def object_seen(self, kind: Kind, body: Mapping[str, Any]) -> None:
         """Take note of an object that is there."""
@@ -117,9 +161,13 @@ class App:
             asyncio.create_task(self._decide_for_ever(), name="fleet loop"),
             asyncio.create_task(self._sweep_for_ever(), name="ghost sweep"),
         ]
+        if self._leadership is not None:
+            self._background.append(asyncio.create_task(self._lead_for_ever(self._leadership), name="leadership"))
         for task in self._background:
             # These never end by themselves: if one does, it is a bug, and a restart is the remedy.
             task.add_done_callback(lambda _: stop_flag.set())
+        if settings.backfill_seconds > 0:
+            self._background.append(asyncio.create_task(self._backfill.run(), name="backfill"))
         registry = kopf.OperatorRegistry()
         register(registry, self)
         namespaced = bool(settings.namespaces)
@@ -141,14 +189,47 @@ class App:
             task.result()
 
     async def stop(self) -> None:
-        """End loop and sweep; called by kopf's cleanup, and once more where that was not reached."""
+        """End loop and sweep, and what we are; called by kopf's cleanup, and once more where it was not reached."""
         self.health.set_ready(False)
-        for task in self._background:
+        running = [task for task in self._background if not task.done()]
+        for task in running:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        if running and self._leadership is not None:
+            await self._leadership.release()
+
+    def _stand_for_election(self) -> Leadership:
+        settings, timing = self._settings, self._settings.election_timing()
+        in_cluster = settings.kubeconfig is None and settings.context is None
+        leadership = Leadership(
+            lease=Lease(
+                api=self._api,
+                namespace=settings.lease_namespace or home_namespace(in_cluster=in_cluster),
+                name=settings.lease_name,
+                timeout_seconds=timing.request_seconds,
+            ),
+            instance=settings.instance,
+            timing=timing,
+            clock=self._clock,
+            elected=self._begin_term,
+        )
+        self._api.write_seconds = leadership.write_seconds
+        return leadership
+
+    def _begin_term(self) -> None:
+        self._writer.begin_term()
+        self._hurry.set()
+
+    def _role(self) -> str:
+        return self._leadership.role if self._leadership is not None else "leader: there is no election"
+
+    async def _lead_for_ever(self, leadership: Leadership) -> None:
+        await self._listed.wait()
+        await leadership.keep()
 
     async def _decide_for_ever(self) -> None:
         await self._wait_until_listed()
+        self._listed.set()
         self.health.set_ready(True)
         logger.info("the cluster is listed; deciding begins")
 
@@ -159,7 +240,11 @@ class App:
                 self.health.beat()
 
         await run_at_fixed_rate(
-            run, interval_seconds=self._settings.interval_seconds, clock=self._clock, metrics=self.metrics
+            run,
+            interval_seconds=self._settings.interval_seconds,
+            clock=self._clock,
+            metrics=self.metrics,
+            hurry=self._hurry,
         )
 
     async def unlisted(self) -> list[str]:
@@ -186,17 +271,21 @@ class App:
         try:
             count = await count_objects(self._api, kind, **self._scope(kind))
         except Refused as forbidden:
-            if kind not in SCALERS and not kind.optional:
+            if kind not in (*SCALERS, *ROUTERS) and not kind.optional:
                 raise
-            # Without the right to see them there is no protection from a second writer, but there is a
-            # service.
+            # Without the right to see them there is no protection from a second writer, or no switch that
+            # takes pods out of routing, but there is a service.
             logger.warning("not watched", extra={"kind": kind.kind, "why": str(forbidden)})
             return True
         return self.store.size(kind) >= count
 
     async def _sweep_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(self._settings.sweep_interval_seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.sweep_interval_seconds):
+                    await self._relisted.wait()
+                    await asyncio.sleep(_RELIST_SECONDS)
+            self._relisted.clear()
             for kind in WATCHED:
                 try:
                     found = await sweep_ghosts(self._api, self.store, kind, **self._scope(kind))
@@ -210,6 +299,10 @@ class App:
     def _scope(self, kind: Kind) -> dict[str, Any]:
         selector = self._settings.pod_label_selector if kind is PODS else ""
         return {"namespaces": self._settings.namespaces, "label_selector": selector}
+
+
+def _always() -> bool:
+    return True
 
 
 async def run_operator(settings: Settings) -> None:

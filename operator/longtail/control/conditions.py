@@ -6,7 +6,9 @@ AbleToScale       the target can be read and written (HPA)
 ScalingActive     a number can be computed (HPA)
 ScalingLimited    a limit keeps the number from being what was computed (HPA)
 MetricsAvailable  the engines are seen: fresh and from every pod that should report
-Conflict          somebody else scales the same target, and we hold
+Conflict          somebody else scales the same target: we hold, or leave each of their numbers for a grace
+CapacityPending   replicas that were asked for are not coming, and why
+DrainReady        replicas can leave without cutting a request short, and be called back; else what to add
 ================  ==========================================================================================
 
 Reasons are stable: alerts may compare them. Every condition is set from the first visit on, ``Unknown`` where
@@ -14,12 +16,17 @@ nothing can be said.
 """
 
 from longtail.api.status import ConditionStatus
+from longtail.cluster.evidence import PAUSE_ANNOTATION
+from longtail.cluster.marks import DELETION_COST
+from longtail.cluster.routing import cost_owners
 from longtail.cluster.status import ConditionValue
+from longtail.control.capacity import capacity_pending
+from longtail.control.fleet import victim_order
 from longtail.control.outcome import Outcome
 from longtail.demand.observation import Quality, worst
 from longtail.errors import SpecError
-from longtail.policy.decision import Reason
-from longtail.policy.fleet import Mode
+from longtail.policy.decision import Decision, Reason
+from longtail.policy.fleet import DrainPolicy, Mode, VictimOrder
 
 _TRUE, _FALSE, _UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 _STABILIZED = frozenset({Reason.SCALE_UP_STABILIZED, Reason.SCALE_DOWN_STABILIZED})
@@ -34,6 +41,8 @@ def conditions(outcome: Outcome) -> tuple[ConditionValue, ...]:
         _scaling_limited(outcome),
         _metrics_available(outcome),
         _conflict(outcome),
+        capacity_pending(outcome),
+        _drain_ready(outcome),
     )
     return (_ready(outcome, rest), *rest)
 
@@ -46,6 +55,8 @@ def _ready(outcome: Outcome, rest: tuple[ConditionValue, ...]) -> ConditionValue
         return ConditionValue("Ready", _TRUE, "ScalingDisabled", "mode is Off: nothing is read and nothing is done")
     if view.conflict is not None:
         return ConditionValue("Ready", _FALSE, view.conflict.reason, view.conflict.message)
+    if view.record.paused:
+        return ConditionValue("Ready", _TRUE, "Paused", f"annotation {PAUSE_ANNOTATION}: nothing is written")
     by_type = {condition.type: condition for condition in rest}
     for needed in ("AbleToScale", "MetricsAvailable", "ScalingActive"):
         condition = by_type[needed]
@@ -65,7 +76,7 @@ def _able_to_scale(outcome: Outcome) -> ConditionValue:
     if outcome.scale_error is not None:
         return ConditionValue("AbleToScale", _FALSE, "FailedUpdateScale", str(outcome.scale_error))
     if outcome.rescaled and decision is not None:
-        message = f"the target was asked for {decision.desired} replicas"
+        message = f"the target was asked for {outcome.asked} replicas"
         return ConditionValue("AbleToScale", _TRUE, "SucceededRescale", message)
     if decision is not None and decision.reason in _STABILIZED:
         return ConditionValue("AbleToScale", _TRUE, decision.reason, decision.message)
@@ -80,6 +91,14 @@ def _scaling_active(outcome: Outcome) -> ConditionValue:
         return ConditionValue("ScalingActive", _FALSE, "ScalingDisabled", "mode is Off")
     if decision is None:
         return ConditionValue("ScalingActive", _UNKNOWN, "NotDecidedYet", "no decision has been made yet")
+    if view.record.paused:
+        return ConditionValue("ScalingActive", _FALSE, "Paused", f"annotation {PAUSE_ANNOTATION}: nothing is written")
+    return _number_active(decision)
+
+
+def _number_active(decision: Decision) -> ConditionValue:
+    if decision.reason is Reason.ACTIVATION_MISSING:
+        return ConditionValue("ScalingActive", _FALSE, decision.reason, decision.message)
     if decision.hold and decision.reason in _BLIND:
         # HPA's word for "the metrics do not allow a number".
         return ConditionValue("ScalingActive", _FALSE, "FailedGetExternalMetric", decision.message)
@@ -113,10 +132,42 @@ def _metrics_available(outcome: Outcome) -> ConditionValue:
 
 
 def _conflict(outcome: Outcome) -> ConditionValue:
-    conflict = outcome.view.conflict
+    conflict, decision = outcome.view.conflict, outcome.decision
+    if conflict is None and decision is not None and decision.contested_by:
+        message = (
+            f"{decision.contested_by} keeps setting the target's replicas: each of its numbers stands for "
+            "manualScalingGraceSeconds; take spec.replicas out of what it applies, or use mode Advise"
+        )
+        return ConditionValue("Conflict", _TRUE, "ReplicasContested", message)
     if conflict is None:
         return ConditionValue("Conflict", _FALSE, "NoConflict", "nobody else scales the target")
     return ConditionValue("Conflict", _TRUE, conflict.reason, conflict.message)
+
+
+def _drain_ready(outcome: Outcome) -> ConditionValue:
+    view, decision = outcome.view, outcome.decision
+    if view.problem is not None or view.routing is None or view.record.spec is None:
+        return ConditionValue("DrainReady", _UNKNOWN, "TargetUnavailable", "the target cannot be read")
+    if view.record.spec.drain.policy is DrainPolicy.IMMEDIATE:
+        message = "drain.policy is Immediate: replicas are deleted at once, and what they work on is lost"
+        return ConditionValue("DrainReady", _FALSE, "PolicyImmediate", message)
+    if victim_order(view) is VictimOrder.UNKNOWN:
+        message = "nobody can say which pod the target's controller deletes: it shrinks only when all are idle"
+        return ConditionValue("DrainReady", _FALSE, "VictimUnknown", message)
+    placement = decision.placement if decision is not None else None
+    owners = cost_owners(view.pods, commit=placement.commit if placement is not None else ())
+    if owners:
+        message = (
+            f"{DELETION_COST} of {owners[0]} was set by somebody else: remove the annotation, "
+            "else nobody can say which pod would be deleted"
+        )
+        return ConditionValue("DrainReady", _FALSE, "DeletionCostOwned", message)
+    problem = view.routing.problem
+    if problem is not None:
+        status = _UNKNOWN if problem.reason == "NoPods" else _FALSE
+        return ConditionValue("DrainReady", status, problem.reason, problem.message)
+    reason = "ReadinessGate" if view.routing.by_gate else "RoutingLabel"
+    return ConditionValue("DrainReady", _TRUE, reason, view.routing.message)
 
 
 def _is_off(outcome: Outcome) -> bool:

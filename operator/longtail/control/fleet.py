@@ -5,18 +5,22 @@ from dataclasses import replace
 
 from longtail.api import to_policy
 from longtail.api.spec import CustomMetrics, ReasoningServingSpec
+from longtail.cluster.kinds import LEADER_WORKER_SETS, STATEFUL_SETS
+from longtail.cluster.records import ScaleRecord
 from longtail.cluster.snapshot import ServingView
 from longtail.demand.parameters import ServiceParameters
-from longtail.policy.fleet import Fleet, Mode, Service, Target
+from longtail.policy.fleet import Fleet, Mode, Service, Target, VictimOrder
 from longtail.signals.custom import CustomNames
 from longtail.signals.observe import Engine, ServiceSignals
 
+_INDEXED = {(kind.group, kind.kind) for kind in (STATEFUL_SETS, LEADER_WORKER_SETS)}
+
 
 def effective_mode(view: ServingView) -> Mode:
-    """Return how far to go: with a second writer on the target, no further than advice."""
+    """Return how far to go: with a second writer on the target, or paused, no further than advice."""
     assert view.record.spec is not None
-    mode = view.record.spec.mode
-    return Mode.ADVISE if mode is Mode.ACTIVE and view.conflict is not None else mode
+    mode, hands_off = view.record.spec.mode, view.conflict is not None or view.record.paused
+    return Mode.ADVISE if mode is Mode.ACTIVE and hands_off else mode
 
 
 def build_fleet(views: Iterable[ServingView]) -> Fleet:
@@ -39,7 +43,12 @@ def _service(view: ServingView, spec: ReasoningServingSpec) -> Service:
         mode=effective_mode(view),
         parameters=_parameters(view, spec),
         limits=to_policy.limits(spec),
-        target=_target(view),
+        target=None if view.target is None else policy_target(view, view.target),
+        drain=to_policy.drain(spec),
+        zero=to_policy.zero_rules(spec),
+        fallback=to_policy.fallback(spec),
+        manual_grace_seconds=float(spec.manual_scaling_grace_seconds),
+        created_at=view.record.created_at,
     )
 
 
@@ -49,17 +58,34 @@ def _parameters(view: ServingView, spec: ReasoningServingSpec) -> ServiceParamet
     return parameters if measured is None else replace(parameters, startup_seconds=float(measured))
 
 
-def _target(view: ServingView) -> Target | None:
-    if view.target is None:
-        return None
+def policy_target(view: ServingView, target: ScaleRecord) -> Target:
+    """Return the target of a view as the policy reads it."""
     pods = tuple(record.pod for record in view.pods)
     return Target(
-        replicas=view.target.replicas,
+        replicas=target.replicas,
         # Counted from the pods themselves: the workload's own count arrives by another watch and may
         # contradict them for a moment.
         ready_replicas=sum(pod.ready and not pod.deleting for pod in pods),
         pods=pods,
+        victims=victim_order(view),
+        rolling=target.rolling or len(_replica_sets(view)) > 1,
+        refused_message=target.refused_message,
+        writer=target.writer,
     )
+
+
+def victim_order(view: ServingView) -> VictimOrder:
+    """Return who goes when replicas are lowered: known of the workloads of apps, and of whatever makes ReplicaSets."""
+    assert view.target is not None
+    if (view.target.key.group, view.target.key.kind) in _INDEXED:
+        return VictimOrder.HIGHEST_INDEX
+    owners = {record.owner[0] for record in view.pods if not record.pod.deleting}
+    return VictimOrder.CHOSEN if owners <= {"ReplicaSet"} else VictimOrder.UNKNOWN
+
+
+def _replica_sets(view: ServingView) -> set[str]:
+    """ReplicaSets with living pods: two of them in the middle of a rollout."""
+    return {record.owner[1] for record in view.pods if record.owner[0] == "ReplicaSet" and not record.pod.deleting}
 
 
 def _signals(view: ServingView, spec: ReasoningServingSpec) -> ServiceSignals:
@@ -71,7 +97,13 @@ def _signals(view: ServingView, spec: ReasoningServingSpec) -> ServiceSignals:
         custom=_custom(spec.engine.custom) if spec.engine.custom is not None else None,
         inference_pool=spec.gateway.inference_pool if spec.gateway is not None else None,
         gateway_model=spec.gateway.model if spec.gateway is not None else None,
+        activation_query=_activation(spec),
     )
+
+
+def _activation(spec: ReasoningServingSpec) -> str | None:
+    zero = spec.scale_to_zero
+    return zero.activation.query if zero is not None and zero.activation is not None else None
 
 
 def _custom(names: CustomMetrics) -> CustomNames:

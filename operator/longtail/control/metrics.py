@@ -62,10 +62,21 @@ class OperatorMetrics:
         self._decisions = Counter(
             "longtail_decisions", "Decisions by their reason.", ["reason"], registry=self.registry
         )
+        self._pods = Counter(
+            "longtail_pod_changes",
+            "Pods taken out of routing (cordon), put back (uncordon), and deleted by lowering replicas (commit).",
+            ["change"],
+            registry=self.registry,
+        )
         self._ghosts = Counter(
             "longtail_ghosts",
             "Records of vanished objects that a sweep found, by kind.",
             ["kind"],
+            registry=self.registry,
+        )
+        self._backfill = Gauge(
+            "longtail_backfill_ratio",
+            "Share of the past that has been replayed from the metrics sources since the start; 1 when done.",
             registry=self.registry,
         )
         self._last_tick = Gauge(
@@ -73,6 +84,19 @@ class OperatorMetrics:
             "When the last tick ended.",
             registry=self.registry,
         )
+
+    def leads(self, may_write: Callable[[], bool]) -> None:
+        """Publish whether we lead; asked by each scrape, for a leadership may end without anybody's doing."""
+        gauge = Gauge(
+            "longtail_leader",
+            "Whether this operator writes: 1 for the leader, 0 for a standby.",
+            registry=self.registry,
+        )
+        gauge.set_function(may_write)
+
+    def backfilled(self, share: float) -> None:
+        """Tell how much of the past has been replayed, 0..1."""
+        self._backfill.set(share)
 
     def tick_lag(self, seconds: float) -> None:
         """Tell how late a tick started."""
@@ -98,6 +122,16 @@ class OperatorMetrics:
     def decided(self, reason: str) -> None:
         """Tell the reason of a decision."""
         self._decisions.labels(reason=reason).inc()
+
+    def placed(self, outcome: Outcome) -> None:
+        """Tell what was done to the pods of a service."""
+        for change, pods in (
+            ("cordon", outcome.cordoned),
+            ("uncordon", outcome.uncordoned),
+            ("commit", outcome.drained),
+        ):
+            if pods:
+                self._pods.labels(change=change).inc(len(pods))
 
     def ghosts_found(self, *, kind: str, count: int) -> None:
         """Tell how many records a sweep dropped."""
@@ -136,7 +170,15 @@ class FleetCollector(Collector):
 def _fleet(outcomes: Collection[Outcome]) -> Iterable[Metric]:
     labels = ["namespace", "name"]
     desired = GaugeMetricFamily("longtail_desired_replicas", "Replicas that the target should ask for.", labels=labels)
-    current = GaugeMetricFamily("longtail_current_replicas", "Replicas that the target asks for.", labels=labels)
+    current = GaugeMetricFamily(
+        "longtail_current_replicas", "Replicas that the target asks for, less those that are draining.", labels=labels
+    )
+    draining = GaugeMetricFamily(
+        "longtail_draining_replicas", "Replicas out of routing that finish what they have.", labels=labels
+    )
+    short = GaugeMetricFamily(
+        "longtail_supply_short", "1 while more replicas are needed than the cluster gives.", labels=labels
+    )
     owed = GaugeMetricFamily(
         "longtail_owed_tokens", "Output tokens still to be written for the requests at hand.", labels=labels
     )
@@ -151,6 +193,8 @@ def _fleet(outcomes: Collection[Outcome]) -> Iterable[Metric]:
         key = [outcome.view.record.key.namespace, outcome.view.record.key.name]
         desired.add_metric(key, decision.desired)
         current.add_metric(key, decision.current)
+        draining.add_metric(key, sum(r.pod.cordoned and not r.pod.deleting for r in outcome.view.pods))
+        short.add_metric(key, float(decision.supply_short))
         demand = decision.demand
         if demand is not None and demand.owed_tokens is not None:
             owed.add_metric(key, demand.owed_tokens)
@@ -158,4 +202,4 @@ def _fleet(outcomes: Collection[Outcome]) -> Iterable[Metric]:
             slots.add_metric(key, demand.slots_now)
         if outcome.observation is not None:
             known.add_metric(key, outcome.observation.known_percent)
-    return (desired, current, owed, slots, known)
+    return (desired, current, draining, short, owed, slots, known)

@@ -1,5 +1,6 @@
 """What a tick knows about one service when it is over: the material of its status, conditions and metrics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from longtail.cluster.snapshot import ServingView
@@ -18,7 +19,18 @@ class Outcome:
     observation: Observation | None = None
     metrics_error: LongtailError | None = None
     """Why something is missing in the observation."""
-    rescaled: bool = False
-    """The target was asked for ``decision.desired`` in this tick."""
+    asked: int | None = None
+    """Replicas that the target was asked for in this tick; None when it was not."""
+    cordoned: Sequence[str] = ()
+    """Pods that were taken out of routing in this tick."""
+    uncordoned: Sequence[str] = ()
+    """Pods that were put back."""
+    drained: Sequence[str] = ()
+    """Pods that the target was asked to delete."""
     scale_error: ClusterError | None = None
-    """Why it could not be."""
+    """Why it could not be scaled, or a pod not be taken out or put back."""
+
+    @property
+    def rescaled(self) -> bool:
+        """Whether the target was scaled in this tick."""
+        return self.asked is not None

@@ -61,9 +61,10 @@ def _replicas(outcome: Outcome, decision: Decision | None) -> ReplicasStatus | N
         return None
     pods = [record.pod for record in outcome.view.pods if not record.pod.deleting]
     return ReplicasStatus(
-        current=target.replicas,
-        ready=sum(pod.ready for pod in pods),
-        pending=sum(not pod.ready for pod in pods),
+        current=decision.current,
+        ready=sum(pod.ready and not pod.cordoned and not pod.isolated for pod in pods),
+        pending=sum(not pod.ready and not pod.cordoned and not pod.isolated for pod in pods),
+        draining=sum(pod.cordoned for pod in pods),
         desired=decision.desired,
     )
 

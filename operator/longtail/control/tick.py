@@ -91,6 +91,8 @@ class FleetTick:
         self._outcomes = outcomes
         with self._metrics.step("scale"):
             outcomes = self._outcomes = await self._writer.scale(outcomes)
+        for outcome in outcomes.values():
+            self._metrics.placed(outcome)
         with self._metrics.step("report"):
             await self._writer.report(outcomes)
 

@@ -1,32 +1,27 @@
-"""Carries decisions out, and says so: /scale, status, Events. Only differences are written.
+"""Carries decisions out, and says so: placements, status, Events. Only differences are written.
 
-Order matters when the API server is slow: more replicas first (somebody waits), then fewer (somebody pays),
-then status, then Events. What does not fit into the tick's deadline is dropped and decided anew: nothing
-queues.
+Order matters when the API server is slow: placements first (see `placer`), then status, then Events. What does not
+fit into the tick's deadline is dropped and decided anew: nothing queues.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TypeVar
+from collections.abc import Callable, Mapping
 
 from longtail.api.status import ReasoningServingStatus
 from longtail.cluster.status import StatusWriter, stamp
 from longtail.cluster.store import Store
-from longtail.cluster.targets import Targets
 from longtail.control.announcer import Announcer, Flip
 from longtail.control.clock import Clock, rfc3339
 from longtail.control.conditions import conditions
-from longtail.control.fleet import effective_mode
 from longtail.control.outcome import Outcome
+from longtail.control.parallel import in_parallel
+from longtail.control.placer import Placer
 from longtail.control.report import build_status
 from longtail.errors import ClusterError, Conflict, NotFound
-from longtail.policy.fleet import Mode, ServiceKey
+from longtail.policy.fleet import ServiceKey
 
 logger = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
 
 
 class Writer:
@@ -36,7 +31,7 @@ class Writer:
         self,
         *,
         store: Store,
-        targets: Targets,
+        placer: Placer,
         statuses: StatusWriter,
         announcer: Announcer,
         clock: Clock,
@@ -47,7 +42,7 @@ class Writer:
 
         Args:
             store: asked again just before each write whether the resource is still the one decided on.
-            targets: scales.
+            placer: changes pods and replicas.
             statuses: applies status.
             announcer: posts Events.
             clock: for the times that are written.
@@ -55,24 +50,20 @@ class Writer:
             may_write: asked before each write; a standby of several operators would say no.
         """
         self._store = store
-        self._targets = targets
+        self._placer = placer
         self._statuses = statuses
         self._announcer = announcer
         self._clock = clock
         self._concurrency = concurrency
         self._may_write = may_write
 
+    def begin_term(self) -> None:
+        """Forget what was written: somebody else may have written since, and what they wrote is to be seen."""
+        self._statuses.forget_all_but(())
+
     async def scale(self, outcomes: Mapping[ServiceKey, Outcome]) -> dict[ServiceKey, Outcome]:
-        """Scale what is Active and differs, ups before downs; return all outcomes with what came of it."""
-        wanted = [outcome for outcome in outcomes.values() if _wants_scaling(outcome)]
-        results = dict(outcomes)
-
-        async def scale(outcome: Outcome) -> None:
-            results[outcome.view.record.key] = await self._scale(outcome)
-
-        await self._in_parallel(scale, [o for o in wanted if _change(o) > 0])
-        await self._in_parallel(scale, [o for o in wanted if _change(o) < 0])
-        return results
+        """Carry out the placements of what is Active; return all outcomes with what came of it."""
+        return await self._placer.place(outcomes)
 
     async def report(self, outcomes: Mapping[ServiceKey, Outcome]) -> None:
         """Write the statuses that are due, then the Events. A standby keeps quiet."""
@@ -90,43 +81,13 @@ class Writer:
             failure = await self._write_status(*item)
             failures.extend([] if failure is None else [failure])
 
-        await self._in_parallel(write_status, due)
+        await in_parallel(write_status, due, limit=self._concurrency)
         if failures:
             # One line, not one per resource: an API server that is away fails all of them.
             logger.warning("statuses not written", extra={"count": len(failures), "first": failures[0]})
-        await self._in_parallel(self._announcer.rescaled, [o for o in outcomes.values() if o.rescaled or o.scale_error])
-        await self._in_parallel(self._announcer.flipped, flips)
-
-    async def _scale(self, outcome: Outcome) -> Outcome:
-        record, decision = outcome.view.record, outcome.decision
-        assert decision is not None
-        assert record.target is not None
-        if self._store.serving(record.key) is not record or not self._may_write():
-            return outcome  # edited or deleted since the tick began: look again in the next one
-        try:
-            await self._targets.scale(
-                record.target,
-                current=decision.current,
-                desired=decision.desired,
-                now=self._clock.monotonic_seconds(),
-            )
-        except Conflict as moved:
-            logger.info("not scaled: the target moved", extra={"service": str(record.key), "why": str(moved)})
-            return outcome
-        except ClusterError as failed:
-            logger.warning("not scaled", extra={"service": str(record.key), "why": str(failed)})
-            return replace(outcome, scale_error=failed)
-        logger.info(
-            "scaled",
-            extra={
-                "service": str(record.key),
-                "current": decision.current,
-                "desired": decision.desired,
-                "reason": decision.reason,
-                "why": decision.message,
-            },
-        )
-        return replace(outcome, rescaled=True)
+        changed = [o for o in outcomes.values() if o.rescaled or o.scale_error or o.cordoned or o.uncordoned]
+        await in_parallel(self._announcer.placed, changed, limit=self._concurrency)
+        await in_parallel(self._announcer.flipped, flips, limit=self._concurrency)
 
     def _due(self, outcomes: Mapping[ServiceKey, Outcome]) -> list[tuple[Outcome, ReasoningServingStatus]]:
         now = self._clock.monotonic_seconds()
@@ -152,7 +113,7 @@ class Writer:
     async def _write_status(self, outcome: Outcome, status: ReasoningServingStatus) -> str | None:
         """Write one status; return why it could not be, if that matters."""
         record = outcome.view.record
-        if not self._may_write() or self._store.serving(record.key) is not record:
+        if not self._may_write() or not record.is_same_spec(self._store.serving(record.key)):
             return None
         try:
             await self._statuses.write(record, status, now=self._clock.monotonic_seconds())
@@ -161,27 +122,3 @@ class Writer:
         except ClusterError as failed:
             return f"{record.key}: {failed}"
         return None
-
-    async def _in_parallel(self, write: Callable[[_T], Awaitable[None]], items: Sequence[_T]) -> None:
-        """Write all items, as many at once as allowed, in their order."""
-        waiting = iter(items)
-
-        async def work() -> None:
-            for item in waiting:
-                await write(item)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(self._concurrency, len(items))):
-                group.create_task(work())
-
-
-def _wants_scaling(outcome: Outcome) -> bool:
-    decision = outcome.decision
-    if decision is None or decision.hold or outcome.view.target is None:
-        return False
-    return effective_mode(outcome.view) is Mode.ACTIVE and _change(outcome) != 0
-
-
-def _change(outcome: Outcome) -> int:
-    assert outcome.decision is not None
-    return outcome.decision.desired - outcome.decision.current
