@@ -306,7 +306,7 @@ async def _read(namespace: str, name: str, kubeconfig: str | None, context: str 
             body: dict[str, Any] = await api.get(SERVINGS.path(namespace=namespace, name=name))
         except NotFound as missing:
             raise NotFound(f"there is no ReasoningServing {namespace}/{name} in this cluster") from missing
-        return body
+    return body
 
 
 @contextmanager
