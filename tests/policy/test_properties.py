@@ -8,21 +8,27 @@ from hypothesis import strategies as st
 from longtail.demand.estimate import Demand
 from longtail.demand.observation import MISSING, Observation, Quality, Signal
 from longtail.policy.behavior import Recommendation, ScaleEvent
-from longtail.policy.decision import Decision, Reason
+from longtail.policy.decision import Decision, Reason, Shortage, ShortageReason
 from longtail.policy.fleet import (
     Behavior,
+    Fallback,
     Limits,
     Mode,
+    Pod,
     PolicyType,
+    ReplicasWriter,
     ScalingPolicy,
     ScalingRules,
     SelectPolicy,
     Service,
+    Target,
+    ZeroRules,
 )
+from longtail.policy.idle_gaps import IdleClock
 from longtail.policy.ladder import decide
 from longtail.policy.memory import ServiceMemory
 
-from .worlds import NOW, demand, service
+from .worlds import NOW, demand, pods, service
 
 untimed = settings(deadline=None)
 levels = st.floats(0, 4000)
@@ -57,14 +63,51 @@ limits = st.tuples(counts, counts, st.builds(Behavior, scale_up=directions, scal
 
 
 @st.composite
+def targets(draw: st.DrawFn, replicas: int) -> Target:
+    """Pods of every kind, those that will never come among them; set by whoever."""
+    kinds = draw(st.lists(st.sampled_from([*_PODS]), min_size=min(replicas, 6), max_size=min(replicas, 6)))
+    some = tuple(replace(_PODS[kind], name=f"p-{n}") for n, kind in enumerate(kinds))
+    writer = draw(st.one_of(st.none(), st.builds(ReplicasWriter, name=st.just("kubectl"), at=recent)))
+    return Target(
+        replicas=replicas,
+        ready_replicas=replicas,
+        pods=draw(st.sampled_from([some, pods(replicas)])),
+        refused_message=draw(st.sampled_from(["", "", "exceeded quota"])),
+        writer=writer,
+    )
+
+
+_PODS = {
+    "ready": Pod(name="", created_at=NOW - 3600, scheduled_at=NOW - 3600, ready_at=NOW - 3500, ready=True),
+    "cordoned": Pod(
+        name="",
+        created_at=NOW - 3600,
+        ready_at=NOW - 3500,
+        ready=True,
+        switch=True,
+        cordoned=True,
+        cordoned_at=NOW - 60,
+    ),
+    "no-gpu": Pod(name="", created_at=NOW - 900, unschedulable_message="Insufficient nvidia.com/gpu"),
+    "no-image": Pod(
+        name="", created_at=NOW - 900, scheduled_at=NOW - 900, stopped=True, failure_message="ErrImagePull"
+    ),
+    "loading": Pod(name="", created_at=NOW - 60, scheduled_at=NOW - 50),
+}
+
+
+@st.composite
 def services(draw: st.DrawFn) -> Service:
     chosen = draw(limits)
     anywhere = draw(st.one_of(st.none(), st.integers(0, 70)))
     inside = draw(st.integers(chosen.min_replicas, chosen.max_replicas))
-    return replace(
+    of = replace(
         service(draw(st.sampled_from([anywhere, inside, inside])), mode=draw(st.sampled_from(Mode))),
         limits=chosen,
+        zero=draw(st.sampled_from([None, None, ZeroRules(idle_seconds=300.0)])),
+        fallback=draw(st.one_of(st.none(), st.builds(Fallback, after_seconds=st.just(180.0), replicas=counts))),
     )
+    return of if of.target is None else replace(of, target=draw(targets(of.target.replicas)))
 
 
 @st.composite
@@ -75,11 +118,17 @@ def observations(draw: st.DrawFn, core: st.SearchStrategy[Signal] = signals) -> 
         running_requests=draw(core),
         waiting_requests=draw(core),
         gateway_waiting_requests=draw(signals),
+        activation=draw(signals),
         kv_used_tokens=draw(signals),
         gpu_active_ratio=draw(st.one_of(st.just(MISSING), st.builds(Signal, value=st.floats(0, 1)))),
         ready_pods=ready,
         reporting_pods=draw(st.integers(0, ready)),
     )
+
+
+def _shortage(declared: float, retry_in: float) -> Shortage:
+    reason = ShortageReason.CONTAINER_NOT_STARTING
+    return Shortage(reason, "ErrImagePull", since=declared - 180, declared_at=declared, retry_at=NOW + retry_in)
 
 
 maybe = st.one_of(st.none(), levels)
@@ -104,6 +153,9 @@ memories = st.builds(
     watched_since=st.one_of(st.none(), recent),
     watched_at=st.one_of(st.none(), st.just(NOW - 15), recent),
     reported_at=st.dictionaries(st.sampled_from(["KV cache use", "gateway queue"]), recent),
+    blind_since=st.one_of(st.none(), recent),
+    shortage=st.one_of(st.none(), st.builds(_shortage, declared=recent, retry_in=st.floats(-900, 900))),
+    idle_clock=st.builds(IdleClock, since=st.one_of(st.none(), recent), confirmed_at=st.just(NOW - 15)),
 )
 
 
@@ -117,7 +169,8 @@ def test_a_decision_stays_within_the_limits_unless_it_holds(
     of: Service, seen: Observation, need: Demand, memory: ServiceMemory
 ) -> None:
     decision = made(of, seen, need, memory)
-    assert decision.hold or of.limits.min_replicas <= decision.desired <= of.limits.max_replicas
+    asleep = of.zero is not None and decision.desired == 0
+    assert decision.hold or asleep or of.limits.min_replicas <= decision.desired <= of.limits.max_replicas
 
 
 @untimed

@@ -117,6 +117,8 @@ class Shortage:
     """When one more may be asked for, to see whether there is capacity again."""
     probes: int = 0
     """How often that was done without success."""
+    probed_at: float | None = None
+    """When it was last done."""
 
 
 @dataclass(frozen=True, slots=True)

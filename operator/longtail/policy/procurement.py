@@ -115,11 +115,10 @@ def procure(
         return Procured(number, "what is needed is there", shortage)
     back = sum(pod.switch for pod in pool.cordoned)
     there = max(pool.serving, len(pool.working)) + back
-    probe = 0
-    if number > there and now >= shortage.retry_at and not _stands(blocked):
-        probe = 1
+    probe = int(number > there and not _stands(blocked) and (now >= shortage.retry_at or now == shortage.probed_at))
+    if probe and now != shortage.probed_at:
         wait = min(patience_seconds * 2 ** (shortage.probes + 1), LONGEST_BACKOFF_SECONDS)
-        shortage = replace(shortage, probes=shortage.probes + 1, retry_at=now + wait)
+        shortage = replace(shortage, probes=shortage.probes + 1, retry_at=now + wait, probed_at=now)
     least = there if back else 0
     replicas = max(min(number, there + probe), min(least, highest))
     waited = f"{shortage.reason} for {now - shortage.since:.0f} s: {shortage.message}"
