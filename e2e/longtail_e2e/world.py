@@ -33,6 +33,7 @@ class World:
         replicas: int = 1,
         create_seconds: float = 0.0,
         nodes: str | None = None,
+        switch: bool = True,
         **engine: Any,
     ) -> None:
         """Run a pool of simulated engines; its pods are ready a second after they were created.
@@ -42,9 +43,11 @@ class World:
             replicas: to begin with.
             create_seconds: how long a pod pulls its image.
             nodes: run on nodes that are labelled and tainted ``nodes=<this>``, and on no others.
+            switch: with a routing label, and a Service that selects by it; without, one that selects the app alone.
             engine: more of the simulator's ServiceDefinition.
         """
         labels = {"app": name}
+        routing = {"longtail.dev/route": "true"} if switch else {}
         toleration = {"key": "nodes", "operator": "Equal", "value": nodes, "effect": "NoSchedule"}
         where = {"nodeSelector": {"nodes": nodes}, "tolerations": [toleration]} if nodes else {}
         container = {"name": "engine", "image": "none", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
@@ -58,7 +61,7 @@ class World:
                     "selector": {"matchLabels": labels},
                     "template": {
                         "metadata": {
-                            "labels": labels,
+                            "labels": labels | routing,
                             "annotations": startup_annotations(create_seconds=create_seconds, ready_seconds=1.0),
                         },
                         # Gone at once: the GPUs of a test that has ended are the next one's.
@@ -67,7 +70,20 @@ class World:
                 },
             }
         )
-        definition: dict[str, Any] = {"namespace": self.namespace, "selector": f"app={name}", "slots": 8}
+        self.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": name},
+                "spec": {"selector": labels | routing, "ports": [{"port": 8000}]},
+            }
+        )
+        definition: dict[str, Any] = {
+            "namespace": self.namespace,
+            "selector": f"app={name}",
+            "service": name,
+            "slots": 8,
+        }
         self.engines.put(self.service(name), **definition | engine)
 
     def service(self, name: str = "r1") -> str:

@@ -16,7 +16,8 @@ loopback::
     POST /services/{name}/abort                  {"share": 0.3}
     POST /services/{name}/restart                {"pod": "a"}
 
-A service with a ``selector`` follows the pods of a cluster, listed every second. ``--speed`` makes GPU and
+A service with a ``selector`` follows the pods of a cluster, listed every second, and with a ``service`` sends
+requests only to the ready endpoints of that Service. ``--speed`` makes GPU and
 clients faster (see ``service``); the clock stays the one on the wall. The process ends on SIGTERM, SIGINT or
 after ``--max-seconds``.
 """
@@ -45,6 +46,7 @@ from longtail.workbench.engine.service import (
     RateDefinition,
     Service,
     ServiceDefinition,
+    endpoints_of_list,
     pods_of_list,
 )
 
@@ -125,11 +127,11 @@ async def follow_forever(fleet: Fleet, *, kubeconfig: str) -> None:
         config_file=kubeconfig, client_configuration=configuration, persist_config=False
     )
     async with kube.ApiClient(configuration) as api:
-        core = kube.CoreV1Api(api)
+        core, discovery = kube.CoreV1Api(api), kube.DiscoveryV1Api(api)
         while True:
             for service in [s for s in fleet.services.values() if s.definition.selector]:
                 try:
-                    states = await _list_pods(core, service.definition)
+                    states = await _list_pods(core, discovery, service.definition)
                 except (ClientError, kube.ApiException, OSError, TimeoutError, ValueError) as error:
                     log.warning("cannot list the pods of %s: %r", service.definition.name, error)
                 else:
@@ -137,18 +139,34 @@ async def follow_forever(fleet: Fleet, *, kubeconfig: str) -> None:
             await asyncio.sleep(TICK_SECONDS)
 
 
-async def _list_pods(core: kube.CoreV1Api, definition: ServiceDefinition) -> list[PodState]:
+async def _list_pods(
+    core: kube.CoreV1Api, discovery: kube.DiscoveryV1Api, definition: ServiceDefinition
+) -> list[PodState]:
     """The raw JSON: building the client's model objects would cost milliseconds per pod."""
+    endpoints = None
+    if definition.service is not None:
+        slices = await discovery.list_namespaced_endpoint_slice_without_preload_content(
+            definition.namespace,
+            label_selector=f"kubernetes.io/service-name={definition.service}",
+            resource_version="0",
+            _request_timeout=_LIST_TIMEOUT_SECONDS,
+        )
+        endpoints = endpoints_of_list(await _list_of(slices, "EndpointSliceList"))
     response = await core.list_namespaced_pod_without_preload_content(
         definition.namespace,
         label_selector=definition.selector,
         resource_version="0",
         _request_timeout=_LIST_TIMEOUT_SECONDS,
     )
-    body = json.loads(await response.read())
-    if response.status != 200 or body.get("kind") != "PodList":
+    body = await _list_of(response, "PodList")
+    return pods_of_list(body, route_label=definition.route_label, endpoints=endpoints)
+
+
+async def _list_of(response: Any, kind: str) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(await response.read())
+    if response.status != 200 or body.get("kind") != kind:
         raise ValueError(f"HTTP {response.status}: {body.get('message', '')}")
-    return pods_of_list(body, route_label=definition.route_label)
+    return body
 
 
 # ---------------------------------------------------------------- HTTP

@@ -67,6 +67,9 @@ class ServiceDefinition(_Definition):
     API."""
     route_label: str | None = Field(default=None, pattern=r"^[^=]+=[^=]*$")
     """``key=value``: of the ready pods only those with this label get new requests."""
+    service: Name | None = None
+    """A Service of the cluster: only the ready endpoints of its EndpointSlices get new requests, as with any
+    client or proxy."""
     profile: str = "qwen3-32b-1xh100-fp8"
     slots: Annotated[int, Field(ge=1, le=4096)] | None = None
     kv_capacity_tokens: Annotated[int, Field(ge=2)] | None = None
@@ -130,8 +133,21 @@ class PodState:
     routable: bool = True
 
 
-def pods_of_list(body: Mapping[str, Any], *, route_label: str | None = None) -> list[PodState]:
-    """The pods of a Kubernetes PodList (as parsed JSON)."""
+def endpoints_of_list(body: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the pods that an EndpointSliceList (as parsed JSON) says are ready."""
+    return frozenset(
+        endpoint["targetRef"]["name"]
+        for piece in body.get("items") or ()
+        for endpoint in piece.get("endpoints") or ()
+        # Absent means ready, as the API says.
+        if (endpoint.get("conditions") or {}).get("ready", True) and endpoint.get("targetRef")
+    )
+
+
+def pods_of_list(
+    body: Mapping[str, Any], *, route_label: str | None = None, endpoints: frozenset[str] | None = None
+) -> list[PodState]:
+    """The pods of a Kubernetes PodList (as parsed JSON); of them the ``endpoints`` get requests, if given."""
     key, _, wanted = (route_label or "").partition("=")
     pods = []
     for item in body.get("items") or ():
@@ -144,7 +160,8 @@ def pods_of_list(body: Mapping[str, Any], *, route_label: str | None = None) -> 
                 incarnation=f"{meta.get('uid', '')}/{restarts}",
                 ready=conditions.get("Ready") == "True",
                 terminating="deletionTimestamp" in meta,
-                routable=not key or (meta.get("labels") or {}).get(key) == wanted,
+                routable=(not key or (meta.get("labels") or {}).get(key) == wanted)
+                and (endpoints is None or meta["name"] in endpoints),
             )
         )
     return pods
