@@ -69,7 +69,12 @@ def existing_cluster(context: str, *, crds: Path, progress: Progress) -> Iterato
             cleanup.callback(borrowed.kubectl.run, "delete", _DEFINITION)
         apply_definition(borrowed, crds=crds)
         cleanup.callback(borrowed.kubectl.run, "delete", "namespace", manifests.NAMESPACE, timeout_seconds=90)
-        yield _start(borrowed, operator=Operator(borrowed), kubeconfig=borrowed.kubeconfig, simulated=False)
+        yield _start(
+            borrowed,
+            operator=Operator(borrowed, lease_namespace=manifests.NAMESPACE),
+            kubeconfig=borrowed.kubeconfig,
+            simulated=False,
+        )
 
 
 class _Borrowed:

@@ -14,6 +14,7 @@ Adapters translate foreign exceptions at the edge, so that the loop can decide b
     │   ├── NotFound              404: the object or its /scale is not there
     │   ├── Refused               403 or 422: permission or validation
     │   └── Conflict              409: somebody else wrote first; look again next tick
+    │       └── NotLeading        not sent: another operator may be writing by now
     └── TraceError                a trace file cannot be used: says file, line and column
 """
 
@@ -64,6 +65,10 @@ class Refused(ClusterError):
 
 class Conflict(ClusterError):
     """The object changed since it was read."""
+
+
+class NotLeading(Conflict):
+    """A write was not sent, because another operator may be writing by now."""
 
 
 class TraceError(LongtailError):

@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from longtail.cli.run import run
+from longtail.cluster.election import Timing
 from longtail.control.settings import Settings, load_settings
 from longtail.control.sources import read_sources
 from longtail.errors import SettingsError
@@ -26,6 +29,19 @@ def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default() -> None:
     assert settings.health_port == 8080
 
 
+def test_there_is_an_election_unless_somebody_says_otherwise() -> None:
+    assert Settings().leader_elect
+    assert Settings().election_timing() == Timing()
+    assert not load_settings(environment={"LONGTAIL_LEADER_ELECT": "false"}, flags={}).leader_elect
+    assert load_settings(environment={"LONGTAIL_LEADER_ELECT": "false"}, flags={"leader_elect": True}).leader_elect
+
+
+def test_an_election_can_be_switched_off_by_a_flag() -> None:
+    answer = CliRunner().invoke(run, ["--no-leader-elect", "--lease-duration-seconds=1"])
+    assert isinstance(answer.exception, SettingsError)
+    assert "--no-leader-elect" in CliRunner().invoke(run, ["--help"]).output
+
+
 @pytest.mark.parametrize(
     ("environment", "flags", "says"),
     [
@@ -33,6 +49,19 @@ def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default() -> None:
         pytest.param({"LONGTAIL_INTERVAL_SECONDS": "0"}, {}, r"LONGTAIL_INTERVAL_SECONDS: .*'0'", id="too-small"),
         pytest.param({"LONGTAIL_INTERVAL": "5"}, {}, "LONGTAIL_INTERVAL: there is no such setting", id="misspelt"),
         pytest.param({}, {"health_port": "70000"}, r"--health-port: .*'70000'", id="flag"),
+        pytest.param(
+            {"LONGTAIL_LEASE_DURATION_SECONDS": "10"},
+            {},
+            r"lease_duration_seconds \(10\) must be at least .* \(10 \+ 2\)",
+            id="a-lease-shorter-than-its-deadline",
+        ),
+        pytest.param(
+            {},
+            {"retry_period_seconds": "5.5", "lease_duration_seconds": "20"},
+            "must be at least twice retry_period_seconds",
+            id="a-slow-retry",
+        ),
+        pytest.param({"LONGTAIL_LEADER_ELECT": "maybe"}, {}, "LONGTAIL_LEADER_ELECT: .*'maybe'", id="boolean"),
         pytest.param({"LONGTAIL_LOG_LEVEL": "LOUD"}, {}, r"LONGTAIL_LOG_LEVEL: .*'LOUD'", id="choice"),
         pytest.param(
             {"LONGTAIL_PROMETHEUS_URL": "http://p"},

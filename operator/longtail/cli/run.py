@@ -21,13 +21,16 @@ def _settings_flags(command: _Command) -> _Command:
         help_text = f"{text}. [{PREFIX}{name.upper()}]"
         if field.default not in (None, "", ()):
             help_text += f" [default: {field.default}]"
-        command = click.option(f"--{name.replace('_', '-')}", name, default=None, help=help_text)(command)
+        flag = f"--{name.replace('_', '-')}"
+        if field.annotation is bool:
+            flag += f"/--no-{name.replace('_', '-')}"
+        command = click.option(flag, name, default=None, help=help_text)(command)
     return command
 
 
 @click.command()
 @_settings_flags
-def run(**flags: str | None) -> None:
+def run(**flags: str | bool | None) -> None:
     """Run the operator until SIGTERM.
 
     Every flag is also an environment variable; the flag wins.

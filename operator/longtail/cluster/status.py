@@ -93,7 +93,7 @@ class StatusWriter:
         return written.status if written else None
 
     def conditions(self, record: ServingRecord) -> Sequence[Condition | ConditionRecord]:
-        """The conditions as last written, or as the object had them when it was first seen."""
+        """The conditions as last written, or as the object shows them where we wrote none yet."""
         written = self.last(record)
         return record.conditions if written is None else written.conditions
 

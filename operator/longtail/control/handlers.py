@@ -15,6 +15,9 @@ from longtail.cluster.kinds import WATCHED, Kind
 class Reactor(Protocol):
     """What the handlers call."""
 
+    def object_listed(self, kind: Kind, body: Mapping[str, Any]) -> None:
+        """Take note of an object that a list holds: at the start, and when a watch had to begin anew."""
+
     def object_seen(self, kind: Kind, body: Mapping[str, Any]) -> None:
         """Take note of an object that is there."""
 
@@ -46,7 +49,9 @@ def register(registry: kopf.OperatorRegistry, reactor: Reactor) -> None:
 
 def _feed(kind: Kind, reactor: Reactor) -> Callable[..., Awaitable[None]]:
     async def handle(event: Mapping[str, Any], **_: Any) -> None:
-        take_note = reactor.object_gone if event["type"] == "DELETED" else reactor.object_seen
+        take_note = {None: reactor.object_listed, "DELETED": reactor.object_gone}.get(
+            event["type"], reactor.object_seen
+        )
         take_note(kind, event["object"])
 
     return handle
@@ -66,6 +71,9 @@ def operator_settings(*, namespaced: bool, pod_label_selector: str) -> kopf.Oper
     settings.queueing.idle_timeout = 0.1
     settings.networking.request_timeout = 30.0
     settings.networking.connect_timeout = 10.0
+    # Kopf sleeps up to 21 s between attempts and gives up, process and all, after eight of them. A watch that is
+    # back within a tick's time, and ten minutes of patience, cost an API server that is ill 3 requests a second.
+    settings.networking.error_backoffs = (1, 1, 2, *(3,) * 200)
     # Without a cluster-wide role neither namespaces nor CRDs may be listed.
     settings.scanning.disabled = namespaced
     # Kopf kills its process when an exit hangs; below a pod's default grace of 30 s.

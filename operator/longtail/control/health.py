@@ -5,6 +5,8 @@ request for a minute. Alive means that ticks end: a hung loop is restarted. It d
 server or Prometheus answer: a restart would mend neither, and would lose what is known.
 """
 
+from collections.abc import Callable
+
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -15,11 +17,21 @@ from longtail.control.metrics import OperatorMetrics
 class Health:
     """State and server of the probes."""
 
-    def __init__(self, *, clock: Clock, metrics: OperatorMetrics, patience_seconds: float) -> None:
-        """Make the server; ``patience_seconds`` without the end of a tick mean dead."""
+    def __init__(
+        self, *, clock: Clock, metrics: OperatorMetrics, patience_seconds: float, role: Callable[[], str]
+    ) -> None:
+        """Make the server.
+
+        Args:
+            clock: for how long ago a sign of life was.
+            metrics: what /metrics shows.
+            patience_seconds: without the end of a tick for so long, we are dead.
+            role: what /readyz says beside "ok": a standby is as ready as the leader.
+        """
         self._clock = clock
         self._metrics = metrics
         self._patience_seconds = patience_seconds
+        self._role = role
         self._alive_at = clock.monotonic_seconds()
         self._ready = False
         self._runner: web.AppRunner | None = None
@@ -64,14 +76,16 @@ class Health:
             await self._runner.cleanup()
 
     async def _livez(self, _: web.Request) -> web.Response:
-        return _answer(self.alive, "the loop has not ended a tick lately")
+        return _answer(self.alive, "ok", "the loop has not ended a tick lately")
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        return _answer(self._ready and self.alive, "the cluster has not been listed completely yet")
+        return _answer(
+            self._ready and self.alive, f"ok, {self._role()}", "the cluster has not been listed completely yet"
+        )
 
     async def _metrics_text(self, _: web.Request) -> web.Response:
         return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _answer(well: bool, otherwise: str) -> web.Response:
-    return web.Response(text="ok\n") if well else web.Response(status=503, text=f"{otherwise}\n")
+def _answer(well: bool, then: str, otherwise: str) -> web.Response:
+    return web.Response(text=f"{then}\n") if well else web.Response(status=503, text=f"{otherwise}\n")

@@ -6,6 +6,7 @@ what it was.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -41,14 +42,17 @@ async def run_at_fixed_rate(
     interval_seconds: float,
     clock: Clock,
     metrics: LoopMetrics,
+    hurry: asyncio.Event,
 ) -> None:
     """Call ``run`` at a fixed rate until cancelled, with how late it is in seconds.
 
-    An error of one run is logged and ends only that run.
+    When ``hurry`` is set the next run starts at once, and the grid with it: what has just begun to lead must not
+    wait for an interval. An error of one run is logged and ends only that run.
     """
     start = clock.monotonic_seconds()
     while True:
-        await asyncio.sleep(max(0.0, start - clock.monotonic_seconds()))
+        if await _called_before(start, hurry=hurry, clock=clock):
+            start = clock.monotonic_seconds()
         lag = max(0.0, clock.monotonic_seconds() - start)
         metrics.tick_lag(lag)
         try:
@@ -59,3 +63,13 @@ async def run_at_fixed_rate(
             metrics.tick_failed()
             logger.exception("the tick failed; the next one starts anew")
         start = next_start(previous=start, now=clock.monotonic_seconds(), interval_seconds=interval_seconds)
+
+
+async def _called_before(start: float, *, hurry: asyncio.Event, clock: Clock) -> bool:
+    """Wait until ``start``, or until ``hurry`` is set, which is then taken back; tell whether it was."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(max(0.0, start - clock.monotonic_seconds())):
+            await hurry.wait()
+            hurry.clear()
+            return True
+    return False

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from longtail.cluster.election import Timing
 from longtail.control.sources import DEFAULT_SOURCE, read_sources
 from longtail.errors import SettingsError
 from longtail.signals.sources import MetricsSource
@@ -51,9 +52,23 @@ class Settings(BaseModel):
     health_port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """Port of these; 0 takes a free one and logs it."""
     instance: str = "longtail"
-    """Who we are in Events: the pod's name."""
+    """Who we are in Events and in the Lease: the pod's name."""
+    leader_elect: bool = True
+    """Write only while holding a Lease, so that several may run; the others stand by."""
+    lease_namespace: str | None = None
+    """Namespace of the Lease; that of the pod by default, longtail-system outside of a cluster."""
+    lease_name: Annotated[str, Field(min_length=1)] = "longtail"
+    """Name of the Lease."""
+    lease_duration_seconds: Annotated[int, Field(ge=1, le=3600)] = 15
+    """For how long a silent leader is left alone."""
+    renew_deadline_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """For how long a leader writes without having renewed the Lease."""
+    retry_period_seconds: Annotated[float, Field(ge=0.1)] = 2.0
+    """Seconds between two attempts to get or to renew the Lease."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe log line that is written."""
+    backfill_seconds: Annotated[float, Field(ge=0, le=604_800)] = 21_600.0
+    """How far back to replay the metrics after a start, as far as a minute's work goes; 0 starts without a past."""
     sweep_interval_seconds: Annotated[float, Field(ge=1)] = 600.0
     """Seconds between two searches for objects that vanished while no watch was looking."""
     status_interval_seconds: Annotated[float, Field(ge=0)] = 60.0
@@ -66,6 +81,19 @@ class Settings(BaseModel):
         if self.prometheus_url is not None and self.metrics_sources_file is not None:
             raise ValueError("prometheus_url and metrics_sources_file: give one of them")
         return self
+
+    @model_validator(mode="after")
+    def _has_an_election_that_can_be_won(self) -> Self:
+        self.election_timing()
+        return self
+
+    def election_timing(self) -> Timing:
+        """Return the election's three durations, which were checked against each other."""
+        return Timing(
+            lease_duration_seconds=self.lease_duration_seconds,
+            renew_deadline_seconds=self.renew_deadline_seconds,
+            retry_period_seconds=self.retry_period_seconds,
+        )
 
     def metrics_sources(self) -> tuple[MetricsSource, ...]:
         """Return the configured sources; none is allowed, and every service then says so.
