@@ -34,6 +34,7 @@ class World:
         create_seconds: float = 0.0,
         nodes: str | None = None,
         switch: bool = True,
+        gpus: int = 1,
         **engine: Any,
     ) -> None:
         """Run a pool of simulated engines; its pods are ready a second after they were created.
@@ -43,6 +44,7 @@ class World:
             replicas: to begin with.
             create_seconds: how long a pod pulls its image.
             nodes: run on nodes that are labelled and tainted ``nodes=<this>``, and on no others.
+            gpus: of each replica.
             switch: with a routing label, and a Service that selects by it; without, one that selects the app alone.
             engine: more of the simulator's ServiceDefinition.
         """
@@ -50,7 +52,7 @@ class World:
         routing = {"longtail.dev/route": "true"} if switch else {}
         toleration = {"key": "nodes", "operator": "Equal", "value": nodes, "effect": "NoSchedule"}
         where = {"nodeSelector": {"nodes": nodes}, "tolerations": [toleration]} if nodes else {}
-        container = {"name": "engine", "image": "none", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
+        container = {"name": "engine", "image": "none", "resources": {"limits": {"nvidia.com/gpu": str(gpus)}}}
         self.apply(
             {
                 "apiVersion": "apps/v1",
@@ -204,15 +206,6 @@ class World:
         """Patch an object of the namespace."""
         which = [f"--subresource={subresource}"] if subresource else []
         self.cluster.kubectl("patch", kind, name, "-n", self.namespace, "--type=merge", "-p", json.dumps(patch), *which)
-
-    def wait_for_decision(self, name: str, reasons: set[str], *, seconds: float = 40) -> None:
-        """Wait until the last decision has one of the reasons."""
-        self.wait(
-            lambda: self.get("rsv", name).get("status", {}).get("decision", {}).get("reason") in reasons,
-            f"the decision on {name} to be one of {sorted(reasons)}",
-            seconds=seconds,
-            name=name,
-        )
 
     def scaled_down(self) -> list[str]:
         """Return the Deployments of this namespace that the operator ever asked for fewer replicas, per audit log."""

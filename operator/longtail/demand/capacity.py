@@ -110,7 +110,8 @@ def learn(
         state,
         gram=gram,
         cross=cross,
-        coefficients=_solve(gram, cross, state.coefficients),
+        # Solving again without a new sample would creep away from what was learned.
+        coefficients=np.where(row, _solve(gram, cross, state.coefficients), state.coefficients),
         largest_batch=np.where(learned, np.maximum(state.largest_batch, batch), state.largest_batch),
     )
 
