@@ -1,7 +1,7 @@
 """A pool as a peer sees it. Its counters are sums of increases between scrapes, so they never fall."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,18 +27,19 @@ class Counted:
     scrape: Scrape
     totals: Floats
     """By column, summed over pods and time."""
-    iterations: Floats
-    """Of each pod of the scrape: started requests since the one before; NaN where not known."""
+    started: Floats
+    """Requests that each pod of the scrape started since the one before; 0 where not known."""
     interval_seconds: float
 
 
 def counted(before: Counted | None, scrape: Scrape) -> Counted:
     """The counters with one scrape more."""
     if before is None:
-        return Counted(scrape, np.nansum(scrape.counters, axis=0), np.full(len(scrape.uids), np.nan), 0.0)
+        return Counted(scrape, scrape.counters.sum(axis=0), np.zeros(len(scrape.uids)), 0.0)
     change = increases(before.scrape, scrape, since_seconds=before.scrape.at_seconds)
     interval = scrape.at_seconds - before.scrape.at_seconds
-    return Counted(scrape, before.totals + np.nansum(change, axis=0), change[:, FIRST_TOKENS], interval)
+    change[np.isnan(change)] = 0.0
+    return Counted(scrape, before.totals + change.sum(axis=0), change[:, FIRST_TOKENS], interval)
 
 
 def peer_view(
@@ -74,47 +75,51 @@ def peer_view(
 
 
 def _pod_views(pods: Sequence[Replica], seen: Counted | None, size: ReplicaSize) -> Sequence[PodView]:
-    places = {} if seen is None else {uid: place for place, uid in enumerate(seen.scrape.uids.tolist())}
-    views = []
-    for pod in pods:
-        place, waits_for_node = places.get(pod.uid), pod.scheduled_seconds is None
-        if seen is None or place is None:
-            views.append(PodView(name=pod.name, ready=pod.ready, pending=waits_for_node))
-            continue
-        scrape, capacity = seen.scrape, size.kv_capacity_tokens
-        used = float(scrape.kv_used_tokens[place])
-        view = PodView(
-            name=pod.name,
-            ready=pod.ready,
-            running_requests=float(scrape.running[place]),
-            waiting_requests=float(scrape.waiting[place]),
-            kv_used_ratio=None if capacity is None else min(used / capacity, 1.0),
-            kv_capacity_tokens=capacity,
-            iteration=_iteration(seen, place, size),
-        )
-        views.append(view)
-    return views
+    samples = {} if seen is None else _samples(seen, size)
+    return [
+        replace(samples[pod.uid], ready=pod.ready)
+        if pod.uid in samples
+        else PodView(name=pod.name, ready=pod.ready, pending=pod.scheduled_seconds is None)
+        for pod in pods
+    ]
 
 
-def _iteration(seen: Counted, place: int, size: ReplicaSize) -> Iteration:
-    """The mean iteration since the last scrape, at the fixed pace; 0 s long when nothing runs."""
-    scrape = seen.scrape
-    running, prompt = float(scrape.running[place]), 0.0
-    started = float(np.nan_to_num(seen.iterations[place]))
+def _samples(seen: Counted, size: ReplicaSize) -> dict[int, PodView]:
+    """What the last scrape brought, by pod. Whole arrays first: this is done at every scrape of a run."""
+    scrape, capacity = seen.scrape, size.kv_capacity_tokens
+    ratios = scrape.kv_used_tokens / (capacity or 1.0)
+    finished = float(seen.totals[FINISHED])
+    prompt = float(seen.totals[FINISHED_PROMPT]) / finished if finished else 0.0
     steps = max(seen.interval_seconds / size.seconds_per_token, 1.0)
-    finished = seen.totals[FINISHED]
-    if finished > 0:
-        prompt = float(seen.totals[FINISHED_PROMPT] / finished)
-    waiting = float(scrape.waiting.sum())
-    share = float(scrape.waiting[place]) / waiting if waiting else 0.0
-    return Iteration(
-        seconds=size.seconds_per_token if running else 0.0,
-        prefill_requests=started / steps,
-        prefill_tokens=started * prompt / steps,
-        decode_requests=running,
-        decode_kv_tokens=float(scrape.kv_used_tokens[place]),
-        queued_prefill_tokens=share * scrape.queued_prompt_tokens,
+    # What waits in the engines waits to be read; what waits at a gateway is nobody's.
+    share = scrape.waiting / max(float(scrape.waiting.sum()), 1.0)
+    columns = (
+        scrape.uids,
+        scrape.running,
+        scrape.waiting,
+        scrape.kv_used_tokens,
+        np.minimum(ratios, 1.0),
+        seen.started / steps,
+        share * scrape.queued_prompt_tokens,
     )
+    return {
+        uid: PodView(
+            name=f"pod-{uid}",
+            running_requests=running,
+            waiting_requests=waiting,
+            kv_used_ratio=None if capacity is None else ratio,
+            kv_capacity_tokens=capacity,
+            iteration=Iteration(
+                seconds=size.seconds_per_token if running else 0.0,
+                prefill_requests=starts,
+                prefill_tokens=starts * prompt,
+                decode_requests=running,
+                decode_kv_tokens=used,
+                queued_prefill_tokens=queued,
+            ),
+        )
+        for uid, running, waiting, used, ratio, starts, queued in zip(*(c.tolist() for c in columns), strict=True)
+    }
 
 
 def _cumulative(bounds: tuple[float, ...], counts: Floats) -> Histogram:
