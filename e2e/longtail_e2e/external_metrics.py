@@ -37,6 +37,7 @@ TARGET_VERSION: Final = "v1"
 TARGET_KIND: Final = "Target"
 TARGET_LABEL: Final = "target"
 """An HPA's metric selects ``target: NAME``, so that each has values of its own."""
+_GOLDEN_RATIO: Final = (math.sqrt(5) - 1) / 2
 _SERVICE: Final = {"namespace": "default", "name": "longtail-external-metrics"}
 
 
@@ -84,6 +85,7 @@ class Target:
     script: Sequence[Step]
     replicas: int
     selector: str
+    phase_seconds: float = 0.0
     syncs: list[Sync] = field(default_factory=list)
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -92,7 +94,8 @@ class ScriptedApi:
     """The server; a context manager that registers it with a cluster and takes it out again.
 
     Syncs begin on a grid of ``grid_seconds``, whatever the controller's own period (which must be shorter): so it is
-    known beforehand which of them fall inside a window of the HPA's behavior.
+    known beforehand which of them fall inside a window of the HPA's behavior. Each target has a phase of its own on
+    that grid: all at once would keep each other waiting.
     """
 
     def __init__(self, cluster: Cluster, *, grid_seconds: float) -> None:
@@ -131,8 +134,10 @@ class ScriptedApi:
 
     def add(self, namespace: str, name: str, *, script: Sequence[Step], replicas: int, selector: str) -> Target:
         """A new target, before its HPA; ``replicas`` is its scale when the first sync comes."""
-        target = Target(script=script, replicas=replicas, selector=selector)
         with self._lock:
+            # Multiples of the golden ratio spread over a circle evenly, however many they are.
+            phase_seconds = self._grid_seconds * (len(self._targets) * _GOLDEN_RATIO % 1)
+            target = Target(script=script, replicas=replicas, selector=selector, phase_seconds=phase_seconds)
             self._targets[namespace, name] = target
         return target
 
@@ -147,7 +152,7 @@ class ScriptedApi:
         now = time.monotonic()
         if target.syncs:
             target.syncs[-1].back_seconds = now
-        elapsed = now - self._began
+        elapsed = now - self._began - target.phase_seconds
         time.sleep(self._grid_seconds - elapsed % self._grid_seconds)
         if len(target.syncs) == len(target.script):
             target.done.set()

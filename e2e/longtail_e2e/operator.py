@@ -260,7 +260,7 @@ class Engines:
             )
         )
 
-    def put(self, service: str, **definition: Any) -> None:
+    def put(self, service: str, /, **definition: Any) -> None:
         """Add a service; see ``longtail.workbench.engine.service.ServiceDefinition``."""
         self._ask("PUT", f"/services/{service}", definition)
 

@@ -1,0 +1,330 @@
+"""No thought is cut: pools that rise and fall all the time on a real API server, and an operator that is killed.
+
+Many small pools side by side: a replica holds four requests, engines are 50 times as fast as real ones, and a long
+thought takes some ten seconds. What happened is read from the engines (requests killed, tokens lost) and from the
+API server's audit log (who was written, in which order).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+
+from longtail_e2e import Cluster, wait_until
+from longtail_e2e.drains import LABEL, account
+from longtail_e2e.kwok import startup_annotations
+from longtail_e2e.operator import ENGINES, OPERATOR, USER, Engines, Operator, apply_definition
+from longtail_e2e.world import World
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+POOLS = int(os.environ.get("LONGTAIL_E2E_DRAIN_POOLS", "25"))
+CYCLES = int(os.environ.get("LONGTAIL_E2E_DRAIN_CYCLES", "200"))
+KILLS = int(os.environ.get("LONGTAIL_E2E_DRAIN_KILLS", "50"))
+SLOTS = 4
+HIGH, LOW = 14.0, 2.0  # requests per second: about 8 and 1 at a time
+
+
+class Pools:
+    """The pools of one namespace, looked at with one request for all of them."""
+
+    def __init__(self, world: World, names: list[str]) -> None:
+        self.world = world
+        self.names = names
+        user = yaml.safe_load(world.cluster.kubeconfig.read_text())["users"][0]["user"]
+        self._http = requests.Session()
+        self._http.trust_env = False
+        self._http.headers["Authorization"] = f"Bearer {user['token']}"
+        self._http.verify = str(world.cluster.control_plane.certificate_authority)
+        self._pods: dict[str, list[dict[str, Any]]] = {}
+        self._seen_at = 0.0
+
+    def pods(self, name: str) -> list[dict[str, Any]]:
+        """Living pods of a pool, at most half a second old."""
+        if time.monotonic() - self._seen_at > 0.5:
+            self._seen_at = time.monotonic()
+            url = f"{self.world.cluster.api_url}/api/v1/namespaces/{self.world.namespace}/pods?resourceVersion=0"
+            found: dict[str, list[dict[str, Any]]] = {}
+            for pod in self._http.get(url, timeout=10.0).json()["items"]:
+                if "deletionTimestamp" not in pod["metadata"]:
+                    found.setdefault(pod["metadata"]["labels"]["app"], []).append(pod)
+            self._pods = found
+        return self._pods.get(name, [])
+
+    def cordoned(self, name: str) -> set[str]:
+        """Pods of a pool that are out of routing."""
+        return {p["metadata"]["name"] for p in self.pods(name) if p["metadata"]["labels"].get(LABEL) == "draining"}
+
+    def serving(self, name: str) -> int:
+        """Ready pods of a pool that get requests."""
+        return sum(
+            p["metadata"]["labels"].get(LABEL) == "true"
+            and any(c["type"] == "Ready" and c["status"] == "True" for c in p["status"].get("conditions", []))
+            for p in self.pods(name)
+        )
+
+    def marks(self) -> list[str]:
+        """Everything of ours that is on a pod."""
+        return [
+            f"{pod['metadata']['name']}: {key}"
+            for name in self.names
+            for pod in self.pods(name)
+            for key in pod["metadata"].get("annotations", {})
+            if key.startswith("longtail.dev/") or "deletion-cost" in key or "disrupt" in key or "evict" in key
+        ]
+
+    def lost(self) -> tuple[int, int]:
+        """Requests killed and tokens lost, in all pools."""
+        truths = [self.world.engines.truth(self.world.service(name)) for name in self.names]
+        return sum(t["killed_requests"] for t in truths), sum(t["lost_tokens"] for t in truths)
+
+    def wait(self, condition: Callable[[], bool], what: str, *, seconds: float) -> None:
+        wait_until(condition, timeout_seconds=seconds, what=what, interval_seconds=0.3)
+
+
+@pytest.fixture(scope="module")
+def engines(cluster: Cluster) -> Iterator[Engines]:
+    running = Engines(cluster, speed=50.0)
+    running.start()
+    cluster.prometheus.set_http_discovery(f"{running.url}/sd")
+    yield running
+    cluster.prometheus.set_http_discovery()
+    cluster.processes.stop(ENGINES)
+
+
+@pytest.fixture(scope="module")
+def operator(cluster: Cluster, engines: Engines) -> Iterator[Operator]:
+    apply_definition(cluster, crds=ROOT / "crds")
+    # Without an election: a killed operator is followed by its successor at once, not after its Lease has run out.
+    running = Operator(cluster, interval_seconds=1.0, flags=["--no-leader-elect"])
+    source = {"url": cluster.prometheus_url, "scrapeIntervalSeconds": 1.0}
+    running.start(kubeconfig=running.install(), sources={"default": source})
+    yield running
+    cluster.processes.stop(OPERATOR)
+
+
+@pytest.fixture
+def world(cluster: Cluster, operator: Operator, engines: Engines, namespace: str) -> World:
+    return World(cluster=cluster, operator=operator, engines=engines, namespace=namespace)
+
+
+@pytest.fixture
+def pools(world: World) -> Pools:
+    """Pools at work, each with two replicas or more."""
+    names = [f"p{number}" for number in range(POOLS)]
+    for name in names:
+        world.deploy(name, replicas=2, gpus=0, slots=SLOTS, seed=int(name[1:]))
+        world.engines.rate(world.service(name), HIGH)
+        serve(world, name, maxReplicas=4)
+    made = Pools(world, names)
+    made.wait(lambda: all(made.serving(name) >= 2 for name in names), "all pools at work", seconds=90)
+    return made
+
+
+def serve(world: World, name: str = "r1", **spec: Any) -> None:
+    """A resource that shrinks as soon as it may, and is content to be right most of the time."""
+    world.serve(
+        name,
+        **{
+            "capacity": {"maxConcurrentRequests": SLOTS},
+            "objective": {"attainmentPercent": 50},
+            "behavior": {
+                "scaleUp": {"policies": [{"type": "Pods", "value": 4, "periodSeconds": 1}]},
+                "scaleDown": {"stabilizationWindowSeconds": 1},
+            },
+        }
+        | spec,
+    )
+
+
+def cycle(pools: Pools, name: str, *, chance: random.Random, stop: Callable[[], bool] = lambda: False) -> bool:
+    """Let the load of a pool fall until a replica leaves routing, and rise again; whether it rose within the drain."""
+    engines, service = pools.world.engines, pools.world.service(name)
+    engines.rate(service, LOW)
+    pools.wait(lambda: bool(pools.cordoned(name)) or stop(), f"{name} to shrink", seconds=60)
+    time.sleep(chance.uniform(0.0, 4.0))
+    within = bool(pools.cordoned(name))
+    engines.rate(service, HIGH)
+    pools.wait(
+        lambda: (not pools.cordoned(name) and pools.serving(name) >= 2) or stop(), f"{name} to be back", seconds=60
+    )
+    return within
+
+
+def test_load_that_comes_and_goes_cuts_no_thought_and_is_met_by_those_who_were_leaving(pools: Pools) -> None:
+    each = -(-CYCLES // POOLS)
+
+    def drive(name: str) -> list[bool]:
+        chance = random.Random(name)
+        return [cycle(pools, name, chance=chance) for _ in range(each)]
+
+    with ThreadPoolExecutor(POOLS) as threads:
+        within = [one for some in threads.map(drive, pools.names) for one in some]
+
+    assert len(within) >= CYCLES
+    assert sum(within) >= CYCLES // 2, "most returns of load were to come within a drain"
+    assert pools.lost() == (0, 0)
+    written = account(pools.world.cluster.control_plane.audit_events(), namespace=pools.world.namespace, user=USER)
+    assert written.wrong == []
+    assert written.uncordons >= sum(within)
+
+
+def test_an_operator_that_is_killed_at_any_moment_is_finished_by_the_next_one(pools: Pools) -> None:
+    world, chance = pools.world, random.Random(50)
+    over = False
+
+    def drive(name: str) -> None:
+        own = random.Random(name)
+        while not over:
+            cycle(pools, name, chance=own, stop=lambda: over)
+
+    with ThreadPoolExecutor(POOLS) as threads:
+        driven = [threads.submit(drive, name) for name in pools.names]
+        try:
+            for _ in range(KILLS):
+                # A tick lasts some 0.3 s of each second: half of the moments are in the middle of its writes.
+                time.sleep(chance.uniform(0.0, 1.5))
+                running = world.cluster.processes[OPERATOR]
+                running.popen.kill()
+                running.popen.wait()
+                command = world.cluster.processes.stop(OPERATOR)
+                assert command is not None
+                world.cluster.processes.start(command)
+        finally:
+            over = True
+        for one in driven:
+            one.result()
+    assert pools.lost() == (0, 0)
+    written = account(world.cluster.control_plane.audit_events(), namespace=world.namespace, user=USER)
+    assert written.wrong == []
+    assert written.cordons > 0
+
+    for name in pools.names:
+        world.engines.silence(world.service(name))
+    pools.wait(
+        lambda: set(world.replicas_of(pools.names).values()) == {1} and not any(map(pools.cordoned, pools.names)),
+        "every pool at its one replica, and nobody cordoned",
+        seconds=90,
+    )
+    world.operator.wait_for_ticks(2)
+    pools.wait(lambda: pools.marks() == [], "no mark of ours on any pod", seconds=10)
+
+
+def test_a_stateful_set_gives_up_its_highest_index_and_no_other(world: World) -> None:
+    deploy_stateful_set(world, replicas=3)
+    world.engines.rate(world.service(), HIGH)
+    serve(world, scaleTargetRef={"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "r1"}, minReplicas=1)
+    pools = Pools(world, ["r1"])
+    pools.wait(lambda: pools.serving("r1") == 3, "three replicas at work", seconds=60)
+    world.wait_for_condition("DrainReady", "True")
+    world.engines.rate(world.service(), LOW)
+    pools.wait(lambda: bool(pools.cordoned("r1")), "a replica to leave routing", seconds=60)
+    assert pools.cordoned("r1") == {"r1-2"}
+    world.wait(lambda: world.get("statefulset")["spec"]["replicas"] == 2, "the last one to go", seconds=60)
+    assert pools.lost() == (0, 0)
+
+
+def test_without_a_switch_it_says_what_to_add_and_only_the_idle_go(world: World) -> None:
+    world.deploy(replicas=2, gpus=0, slots=SLOTS, switch=False, routing="pack")
+    serve(world, maxReplicas=2)
+    ready = world.wait_for_condition("DrainReady", "False")
+    assert ready["reason"] == "NoRoutingLabel"
+    assert f'label the pod template of Deployment r1 with {LABEL}: "true"' in ready["message"]
+    assert "selector of Service r1" in ready["message"]
+    # One request at a time or two: they fit into one replica, and the other one is idle.
+    world.engines.rate(world.service(), LOW)
+    world.wait_for_replicas(lambda replicas: replicas == 1)
+    assert Pools(world, ["r1"]).lost() == (0, 0)
+    assert "patch/pods" in world.writes()
+
+
+def test_a_rollout_and_a_hand_in_the_middle_of_a_drain_leave_nothing_behind(world: World) -> None:
+    world.deploy(replicas=3, gpus=0, slots=SLOTS)
+    world.engines.rate(world.service(), HIGH)
+    serve(world, maxReplicas=4)
+    pools = Pools(world, ["r1"])
+    pools.wait(lambda: pools.serving("r1") >= 3, "three replicas at work", seconds=60)
+    world.engines.rate(world.service(), LOW)
+    pools.wait(lambda: bool(pools.cordoned("r1")), "a replica to leave routing", seconds=60)
+    (first, *_) = pools.cordoned("r1")
+    world.cluster.kubectl("delete", "pod", first, "-n", world.namespace, "--wait=false")
+    world.cluster.kubectl("rollout", "restart", "deployment", "r1", "-n", world.namespace)
+    world.cluster.kubectl("rollout", "status", "deployment", "r1", "-n", world.namespace, "--timeout=60s")
+    world.wait_for_replicas(lambda replicas: replicas == 1)
+    pools.wait(lambda: not pools.cordoned("r1") and pools.marks() == [], "no mark of ours", seconds=30)
+
+
+def test_a_deletion_cost_of_somebody_else_is_left_alone(world: World) -> None:
+    world.deploy(replicas=2, gpus=0, slots=SLOTS)
+    world.cluster.kubectl(
+        "annotate", "pods", "-l", "app=r1", "-n", world.namespace, "controller.kubernetes.io/pod-deletion-cost=7"
+    )
+    serve(world, maxReplicas=2)
+    assert world.wait_for_condition("DrainReady", "False")["reason"] == "DeletionCostOwned"
+    world.operator.wait_for_ticks(5)
+    assert world.replicas() == 2
+    world.cluster.kubectl(
+        "annotate", "pods", "-l", "app=r1", "-n", world.namespace, "controller.kubernetes.io/pod-deletion-cost-"
+    )
+    world.wait_for_replicas(lambda replicas: replicas == 1)
+
+
+def test_a_resource_that_is_switched_off_gives_back_what_it_took(world: World) -> None:
+    world.deploy(replicas=3, gpus=0, slots=SLOTS)
+    world.engines.rate(world.service(), HIGH)
+    serve(world, maxReplicas=3)
+    pools = Pools(world, ["r1"])
+    pools.wait(lambda: pools.serving("r1") == 3, "three replicas at work", seconds=60)
+    world.engines.rate(world.service(), LOW)
+    pools.wait(lambda: bool(pools.cordoned("r1")), "a replica to leave routing", seconds=60)
+    world.cluster.kubectl("delete", "rsv", "r1", "-n", world.namespace)
+    pools.wait(lambda: not pools.cordoned("r1") and pools.marks() == [], "all back in routing", seconds=20)
+
+
+def deploy_stateful_set(world: World, *, replicas: int) -> None:
+    """A pool of simulated engines as a StatefulSet, with a routing label and a Service that selects by it."""
+    labels = {"app": "r1"}
+    world.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "r1"},
+            "spec": {"selector": labels | {LABEL: "true"}, "ports": [{"port": 8000}]},
+        }
+    )
+    world.apply(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "StatefulSet",
+            "metadata": {"name": "r1"},
+            "spec": {
+                "replicas": replicas,
+                "serviceName": "r1",
+                "podManagementPolicy": "Parallel",
+                "selector": {"matchLabels": labels},
+                "template": {
+                    "metadata": {
+                        "labels": labels | {LABEL: "true"},
+                        "annotations": startup_annotations(ready_seconds=1.0),
+                    },
+                    "spec": {
+                        "containers": [{"name": "engine", "image": "none"}],
+                        "terminationGracePeriodSeconds": 0,
+                    },
+                },
+            },
+        }
+    )
+    world.engines.put(
+        world.service(), namespace=world.namespace, selector="app=r1", service="r1", slots=SLOTS, engine="vllm"
+    )
