@@ -1,5 +1,6 @@
 """The composition root: what is registered with kopf, when deciding may begin, and what logs look like."""
 
+import asyncio
 import json
 import logging
 
@@ -12,7 +13,7 @@ from longtail.control.app import App
 from longtail.control.handlers import operator_settings, register
 from longtail.control.logs import JSONFormatter
 from longtail.control.settings import Settings
-from longtail.errors import SettingsError
+from longtail.errors import NotLeading, SettingsError
 from longtail.policy.fleet import ServiceKey
 from longtail_fakes.kubernetes import KubernetesFake
 from longtail_fakes.manifests import deployment, pod, serving
@@ -49,6 +50,41 @@ async def test_an_event_fills_the_store_and_a_deletion_empties_it(app: App, regi
     assert app.store.serving(ServiceKey("inference", "r1")) is None
 
 
+async def test_a_new_list_is_followed_by_a_search_for_what_it_does_not_hold(
+    server: KubernetesFake, app: App, registry, monkeypatch
+) -> None:
+    monkeypatch.setattr("longtail.control.app._RELIST_SECONDS", 0.0)
+    (list_deployments,) = (h.fn for h in registry._watching.get_all_handlers() if h.selector.plural == "deployments")
+    living = server.put(deployment())
+    # Deleted while no watch was looking: kopf lists again, and says nothing of it.
+    app.object_seen(SERVINGS, serving())
+    searching = asyncio.create_task(app._sweep_for_ever())
+    await list_deployments(event={"type": None, "object": living})
+    await asyncio.sleep(0)
+    assert not app._relisted.is_set()  # a first list proves nothing
+    await list_deployments(event={"type": None, "object": living})
+    async with asyncio.timeout(10):
+        while app.store.size(SERVINGS):
+            await asyncio.sleep(0.01)
+    assert app.store.size(DEPLOYMENTS) == 1
+    searching.cancel()
+    await asyncio.wait([searching])
+
+
+async def test_without_an_election_whoever_runs_writes(api: KubernetesApi, clock) -> None:
+    alone = App(settings=Settings(leader_elect=False), api=api, clock=clock)
+    assert alone.metrics.registry.get_sample_value("longtail_leader") == 1.0
+    assert api.write_seconds is None
+    await alone.stop()
+
+
+async def test_nobody_writes_before_the_election(api: KubernetesApi, app: App) -> None:
+    assert app.metrics.registry.get_sample_value("longtail_leader") == 0.0
+    assert app._role() == "standby: nobody leads"
+    with pytest.raises(NotLeading):
+        await api.merge_patch(DEPLOYMENTS.path(namespace="inference", name="r1", subresource="scale"), body={})
+
+
 async def test_kopf_gets_our_credentials(server: KubernetesFake, clock) -> None:
     configuration = server.configuration()
     configuration.api_key["BearerToken"] = "Bearer t0ken"
@@ -82,6 +118,9 @@ def test_kopf_is_bounded_and_writes_nothing() -> None:
     assert (settings.watching.chunk_size, settings.queueing.idle_timeout) == (500, 0.1)
     assert settings.queueing.worker_limit is None
     assert (settings.posting.enabled, settings.scanning.disabled) == (False, True)
+    # An API server that is back is noticed within seconds, and one that is away for minutes does not end us.
+    assert max(settings.networking.error_backoffs) <= 3
+    assert sum(settings.networking.error_backoffs) >= 600
     # Kopf sends it as it is, and the API server refuses a float.
     assert isinstance(settings.watching.server_timeout, int)
     assert settings.watching.label_selectors["v1", "pods"] == "serves=models"
