@@ -15,6 +15,7 @@ _COMMANDS: Final[Mapping[str, str]] = {
     "bench": "longtail.cli.bench",
     "backtest": "longtail.cli.backtest",
     "simulate": "longtail.cli.simulate",
+    "frontier": "longtail.cli.frontier",
 }
 """Imported when called: the operator must not load the workbench, nor ``explain`` the operator."""
 

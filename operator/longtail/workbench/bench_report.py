@@ -13,6 +13,15 @@ KNOWN_ENOUGH = 0.4
 
 
 def with_figures(document: str, figures: dict[str, Any]) -> str:
+    """The document with the figures of the demand benchmark between the marks.
+
+    Raises:
+        ValueError: a mark is missing.
+    """
+    return replace_figures(document, render(figures))
+
+
+def replace_figures(document: str, text: str) -> str:
     """The document with everything between the marks replaced.
 
     Raises:
@@ -22,7 +31,7 @@ def with_figures(document: str, figures: dict[str, Any]) -> str:
     _, end, tail = rest.partition(END)
     if not start or not end:
         raise ValueError(f"document: needs the marks {START} and {END}")
-    return f"{head}{START}\n\n{render(figures)}\n{END}{tail}"
+    return f"{head}{START}\n\n{text}\n{END}{tail}"
 
 
 def render(figures: dict[str, Any]) -> str:

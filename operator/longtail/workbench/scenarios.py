@@ -7,12 +7,13 @@ a user would write without looking: a mean of 2,000 tokens, and the true hard ca
 
 import enum
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from longtail.demand.parameters import CapacityOverride, Objective, ServiceParameters
+from longtail.errors import TraceError
 from longtail.workbench.replay import Exposure, Series, sample
 from longtail.workbench.schedule import Schedule, start_at_once
 from longtail.workbench.traces import arrivals, catalogue, lengths
@@ -46,6 +47,7 @@ class Scenario:
     max_output_tokens: float
     duration_seconds: float = float(DAY_SECONDS)
     seconds_per_token: float = SECONDS_PER_TOKEN
+    slots_per_replica: int = SLOTS_PER_REPLICA
 
     def schedule(self) -> Schedule:
         """Every request starts at once: demand without the distortion of any pool size."""
@@ -60,7 +62,7 @@ class Scenario:
         return ServiceParameters(
             objective=Objective(attainment=attainment, time_per_output_token_seconds=self.seconds_per_token),
             capacity=CapacityOverride(
-                max_concurrent_requests=SLOTS_PER_REPLICA, kv_cache_tokens=int(KV_TOKENS_PER_REPLICA)
+                max_concurrent_requests=self.slots_per_replica, kv_cache_tokens=int(KV_TOKENS_PER_REPLICA)
             ),
             max_output_tokens=self.max_output_tokens,
             startup_seconds=COLD_START_SECONDS,
@@ -68,7 +70,7 @@ class Scenario:
 
     def exposure(self, series: Series) -> Exposure:
         """Engines enough that the pool never limits demand, and no report of waits: nobody waits here."""
-        by_slots = 2.0 * series.demand.max() / SLOTS_PER_REPLICA
+        by_slots = 2.0 * series.demand.max() / self.slots_per_replica
         by_kv = 2.0 * series.kv_used_tokens.max() / KV_TOKENS_PER_REPLICA
         pods = int(np.ceil(max(by_slots, by_kv, 1.0)))
         return Exposure(pods=pods, kv_capacity_tokens_per_pod=KV_TOKENS_PER_REPLICA, waits=False)
@@ -112,6 +114,52 @@ def control_scenarios(data: Path, *, seed: int = SEED) -> Iterator[Scenario]:
     """Production traffic that does not reason: hardly anything is known one cold start ahead."""
     for source in ("azure-conversation", "azure-code", "mooncake"):
         yield Scenario(source, Family.CONTROL, catalogue.control_day(data, source, seed=seed), 8192.0)
+
+
+# --- what autoscalers are compared on
+
+
+FRONTIER_REASONING = ("r1-day", "r1-evening", "r1-x3-lengths", "r1-heavy-tail", "r1-thin", "m-large-r1-lengths")
+FRONTIER_CONTROLS = ("azure-conversation", "mooncake")
+EVENING_SECONDS = 14 * 3600.0
+"""Where r1-evening begins: after four hours of warm-up it is 18 o'clock, and the evening's peak comes."""
+
+
+def frontier_scenario(name: str, data: Path, *, seed: int = SEED, span_seconds: float) -> Scenario:
+    """One of the scenarios that autoscalers are compared on. Reads ``data``.
+
+    Pools of five to ten replicas, as in the published reference figures; as many slots as that takes. Thinned
+    days keep their daily shape and lose some of their bursts; the language pool keeps all of them.
+
+    Raises:
+        TraceError: there is no such scenario.
+    """
+    reasoning = name in FRONTIER_REASONING
+    if not reasoning and name not in FRONTIER_CONTROLS:
+        known = ", ".join((*FRONTIER_REASONING, *FRONTIER_CONTROLS))
+        raise TraceError(f"trace: {name!r} is neither a file nor one of {known}")
+    family = Family.REASONING if reasoning else Family.CONTROL
+    if not reasoning:
+        trace, cap, slots = catalogue.control_day(data, name, seed=seed), 8192.0, 12
+        return _cut(Scenario(name, family, trace, cap, slots_per_replica=slots), 0.0, span_seconds)
+    law = catalogue.r1_lengths(data)
+    if name == "m-large-r1-lengths":
+        pool = catalogue.language_pool_day(data, "m-large", day=0, mean_per_second=1.4, lengths=law, seed=seed + 4)
+        return _cut(Scenario(name, family, pool, law.max_tokens, slots_per_replica=12), 0.0, span_seconds)
+    share, slots = {"r1-thin": (0.035, 8), "r1-x3-lengths": (0.07, 24), "r1-heavy-tail": (0.1, 24)}.get(name, (0.2, 24))
+    trace, cap = catalogue.r1_day(data).thinned(share, seed=seed), law.max_tokens
+    if name == "r1-x3-lengths":
+        trace = trace.with_output_tokens(lengths.scale_tokens(trace.output_tokens, 3.0, cap))
+    if name == "r1-heavy-tail":
+        drawn = lengths.HEAVY_TAIL.sample(len(trace), np.random.default_rng(seed + 3))
+        trace, cap = trace.with_output_tokens(drawn), lengths.HEAVY_TAIL.max_tokens
+    start = EVENING_SECONDS if name == "r1-evening" else 0.0
+    return _cut(Scenario(name, family, trace, cap, slots_per_replica=slots), start, span_seconds)
+
+
+def _cut(scenario: Scenario, start: float, span: float) -> Scenario:
+    span = min(span, DAY_SECONDS - start)
+    return replace(scenario, trace=scenario.trace.window(start, start + span), duration_seconds=span)
 
 
 # --- drawn traffic
