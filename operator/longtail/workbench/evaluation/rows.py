@@ -9,6 +9,8 @@ DEFAULT, HINDSIGHT, SWEEP = "default", "hindsight", "sweep"
 _LEAST_MISS_PERCENT = 1e-3
 """Where everybody was served in time, the miss counts as one in 100,000: attainments are compared on a
 logarithmic scale of misses, since from 99 to 99.9 % is as far as from 90 to 99 %."""
+FARTHEST = 10.0
+"""Misses over those allowed, of a run that may take part in an interpolation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +69,19 @@ def frontier_of(rows: Sequence[Row]) -> list[Row]:
 def at_attainment(rows: Sequence[Row], target_percent: float) -> Row | None:
     """What the runs of one policy, trace and seed say of an attainment.
 
-    Between two neighbours of the frontier cost and all else are interpolated over the logarithm of the misses. A
-    frontier that begins above the target gives its cheapest run as it is: more attainment for less money is not
-    made worse. None where no run reaches the target.
+    Between two neighbours of the frontier cost and all else are interpolated over the logarithm of the misses, if
+    the lower one misses at most ten times as often as the target allows. Farther apart nothing is known of what lies
+    between (a threshold that an engine's running requests never exceed leads from everybody to nobody in one step),
+    and the cheapest run that reached the target stands as it is. None where no run did.
     """
     frontier = frontier_of(rows)
     reached = [row for row in frontier if row.attainment_percent >= target_percent]
     if not reached:
         return None
     above = reached[0]
-    short = [row for row in frontier if row.attainment_percent < target_percent]
-    found = above if not short else _between(short[-1], above, target_percent)
+    lowest = 100.0 - FARTHEST * (100.0 - target_percent)
+    short = [row for row in frontier if lowest <= row.attainment_percent < target_percent]
+    found = _between(short[-1], above, target_percent) if short else above
     return replace(found, attainment_target_percent=target_percent, tuned=HINDSIGHT)
 
 
