@@ -26,10 +26,13 @@ from longtail.policy.fleet import Mode
 _RUNGS: dict[Rung, str] = {
     Rung.REACTIVE: "for the requests at hand",
     Rung.FORECAST: "for the requests to come",
+    Rung.FALLBACK: "unseen for too long",
     Rung.FLOOR: "at least",
     Rung.CEILING: "at most",
     Rung.BEHAVIOR: "how fast it may change",
+    Rung.SUPPLY: "what the cluster gives",
     Rung.SAFETY: "whether the data can be trusted",
+    Rung.ZERO: "whether it may sleep",
     Rung.PLACEMENT: "which pods come, leave and return",
 }
 _MODES: dict[Mode, str] = {
