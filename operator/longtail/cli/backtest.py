@@ -30,6 +30,7 @@ from longtail.control.fleet import build_fleet, build_signals
 from longtail.control.settings import load_settings
 from longtail.errors import NotFound, SettingsError, SpecError
 from longtail.policy.fleet import Service
+from longtail.policy.trust import GAP_SECONDS
 from longtail.signals.archive import Archive
 from longtail.signals.client import PrometheusClient
 from longtail.signals.history import HistoryReader, Segment
@@ -160,8 +161,9 @@ def step_of(text: str | None, span_seconds: int) -> int:
     """
     if text is None:
         return 15 if span_seconds <= 86_400 else 30 if span_seconds <= 3 * 86_400 else 60
-    if not text.isdecimal() or not 1 <= int(text) <= 3600:
-        raise SettingsError(f"--step: {text!r} is not a number of seconds from 1 to 3600")
+    if not text.isdecimal() or not 1 <= int(text) <= GAP_SECONDS:
+        # Looking away for longer is a gap to the policy, and after a gap nothing shrinks for a while.
+        raise SettingsError(f"--step: {text!r} is not a number of seconds from 1 to {GAP_SECONDS:.0f}")
     return int(text)
 
 
@@ -294,7 +296,7 @@ def _from_file(path: Path, namespace: str, name: str) -> dict[str, Any]:
     for document in documents:
         metadata = document.get("metadata", {}) if isinstance(document, dict) else {}
         if metadata.get("name") == name and document.get("kind") == KIND:
-            body = deepcopy(document)
+            body: dict[str, Any] = deepcopy(document)
             body["metadata"] = {"uid": "", **metadata, "namespace": namespace}
             return body
     raise SpecError(f"{path}: there is no {KIND} {name!r} in it")

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from longtail.api.resource import read_spec
+from longtail.api.schema import Model
 from longtail.api.spec import ReasoningServingSpec
 from longtail.errors import SpecError
 
@@ -30,7 +31,7 @@ def parse_field(text: str) -> tuple[str, Any]:
 
 
 def apply_fields(body: Mapping[str, Any], fields: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """The resource with other values, in mode Advise so that it is looked at whatever its own.
+    """The resource with other values, in mode Advise so that it is looked at whatever its own is.
 
     Raises:
         SpecError: the result cannot be used; names field and value.
@@ -38,6 +39,7 @@ def apply_fields(body: Mapping[str, Any], fields: Sequence[tuple[str, Any]]) -> 
     changed = deepcopy(dict(body))
     spec = changed.setdefault("spec", {})
     for path, value in fields:
+        _must_exist(path)
         *parents, last = path.split(".")[1:]
         block = spec
         for parent in parents:
@@ -50,6 +52,22 @@ def apply_fields(body: Mapping[str, Any], fields: Sequence[tuple[str, Any]]) -> 
     return changed
 
 
+def _must_exist(path: str) -> None:
+    """An API server drops a field that it does not know; here it would be one that was misspelt and had no effect."""
+    model: Any = ReasoningServingSpec
+    for name in path.split(".")[1:]:
+        fields = getattr(model, "model_fields", {})
+        found = next((field for key, field in fields.items() if name in {key, field.alias}), None)
+        if found is None:
+            known = ", ".join(sorted(field.alias or key for key, field in fields.items()))
+            raise SpecError(f"{path}: there is no field {name!r}" + (f", only {known}" if known else ""))
+        model = next((arg for arg in (*get_args(found.annotation), found.annotation) if _is_model(arg)), None)
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Model)
+
+
 def small_grid(spec: ReasoningServingSpec) -> Iterator[tuple[str, Any]]:
     """Other values of the fields that weigh cost against waiting, one at a time."""
     tried: dict[str, tuple[Sequence[int], int]] = {
@@ -60,7 +78,7 @@ def small_grid(spec: ReasoningServingSpec) -> Iterator[tuple[str, Any]]:
         ),
         "spec.maxReplicas": ((2 * spec.max_replicas,), spec.max_replicas),
         "spec.behavior.scaleDown.stabilizationWindowSeconds": (
-            (0, 120, 300, 900, 1800),
+            (0, 60, 120, 300, 900, 1800),
             spec.behavior.scale_down.stabilization_window_seconds,
         ),
     }
