@@ -62,7 +62,7 @@ class FaultyApi:
         self._port = port
         self._fault: Fault | None = None
         self._struck: Counter[tuple[str, str]] = Counter()
-        self._streams: set[web.Request] = set()
+        self._streams: list[web.Request] = []
         self._loop = asyncio.new_event_loop()
         self._serving = threading.Event()
         self._stop = asyncio.Event()
@@ -127,7 +127,7 @@ class FaultyApi:
             await runner.cleanup()
 
     async def _cut(self) -> int:
-        streams = list(self._streams)
+        streams = self._streams
         for request in streams:
             _abort(request)
         return len(streams)
@@ -146,7 +146,7 @@ class FaultyApi:
                 return _failure(fault)
         try:
             return await self._pass_on(request, asked=asked)
-        except (aiohttp.ClientError, ConnectionError):
+        except (aiohttp.ClientError, OSError):
             # The API server is away, or it or the client went in the middle of an answer.
             _abort(request)
             return web.Response(status=502)
@@ -169,14 +169,14 @@ class FaultyApi:
             }
             response = web.StreamResponse(status=answer.status, headers=passed)
             if asked.watch:
-                self._streams.add(request)
+                self._streams.append(request)
             try:
                 await response.prepare(request)
                 async for chunk in answer.content.iter_any():
                     await response.write(chunk)
                 await response.write_eof()
             finally:
-                self._streams.discard(request)
+                self._streams = [other for other in self._streams if other is not request]
             return response
 
 

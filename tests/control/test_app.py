@@ -64,7 +64,7 @@ async def test_a_new_list_is_followed_by_a_search_for_what_it_does_not_hold(
     assert not app._relisted.is_set()  # a first list proves nothing
     await list_deployments(event={"type": None, "object": living})
     async with asyncio.timeout(10):
-        while app.store.size(SERVINGS):
+        while app.store.size(SERVINGS):  # noqa: ASYNC110 - the search tells nobody
             await asyncio.sleep(0.01)
     assert app.store.size(DEPLOYMENTS) == 1
     searching.cancel()

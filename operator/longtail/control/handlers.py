@@ -72,8 +72,8 @@ def operator_settings(*, namespaced: bool, pod_label_selector: str) -> kopf.Oper
     settings.networking.request_timeout = 30.0
     settings.networking.connect_timeout = 10.0
     # Kopf sleeps up to 21 s between attempts and gives up, process and all, after eight of them. A watch that is
-    # back within a tick's time, and ten minutes of patience, cost an API server that is ill 3 requests a second.
-    settings.networking.error_backoffs = (1, 1, 2, *(3,) * 200)
+    # back within a tick's time, and ten minutes of patience, cost an API server that is ill 5 requests a second.
+    settings.networking.error_backoffs = (1, 1, *(2,) * 300)
     # Without a cluster-wide role neither namespaces nor CRDs may be listed.
     settings.scanning.disabled = namespaced
     # Kopf kills its process when an exit hangs; below a pod's default grace of 30 s.
