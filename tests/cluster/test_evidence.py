@@ -8,8 +8,8 @@ from longtail.cluster.records import pod_record, serving_record, workload_record
 from longtail.policy.fleet import ReplicasWriter
 from longtail_fakes.manifests import deployment, pod, serving
 
-SINCE = "2026-11-24T08:00:00Z"
-SINCE_UNIX = 1_795_507_200.0
+SINCE = "2026-11-24T08:30:00Z"
+SINCE_UNIX = 1_795_509_000.0
 
 
 def owns(manager: str, field: str = "f:replicas", *, subresource: str = "", at: str = SINCE) -> dict[str, Any]:
@@ -57,6 +57,7 @@ def test_the_time_of_a_write_is_told() -> None:
     "entries",
     [
         pytest.param([], id="nobody"),
+        pytest.param([owns("kubectl-client-side-apply", at="2020-01-01T00:00:00Z")], id="whoever-made-it"),
         pytest.param([owns("kubectl", "f:template")], id="only-the-template"),
         pytest.param([owns("kube-controller-manager", subresource="status")], id="only-the-status"),
     ],

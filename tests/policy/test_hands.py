@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from longtail.policy.decision import Decision, Reason, Rung
-from longtail.policy.fleet import MANUAL_GRACE_SECONDS, ReplicasWriter, Service
+from longtail.policy.fleet import MANUAL_GRACE_SECONDS, Mode, ReplicasWriter, Service
 from longtail.policy.hands import CONTEST_SECONDS
 from longtail.policy.ladder import decide
 from longtail.policy.memory import ServiceMemory
@@ -70,6 +70,14 @@ def test_a_hand_below_the_minimum_is_corrected_at_once() -> None:
 )
 def test_what_was_not_set_against_us_has_no_grace(writer: ReplicasWriter | None) -> None:
     assert decided(set_by(writer)).desired == 1
+
+
+def test_who_follows_our_advice_does_not_stop_it() -> None:
+    """An HPA that acts on longtail_desired_replicas writes the target each time: that is the intended use."""
+    assert decided(set_by(by_hand(1.0, "kube-controller-manager"), replicas=2), running=40.0).desired == 2
+    advised = replace(set_by(by_hand(1.0, "kube-controller-manager"), replicas=2), mode=Mode.ADVISE)
+    assert decided(advised, running=40.0).desired == 5
+    assert decided(advised, running=40.0).contested_by == ""
 
 
 def test_no_grace_can_be_asked_for() -> None:

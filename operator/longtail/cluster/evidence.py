@@ -77,13 +77,16 @@ def replicas_writer(metadata: Mapping[str, Any], *, ours: str) -> ReplicasWriter
     """Who set ``spec.replicas`` last, from managedFields; None where they do not say.
 
     Several managers own the field when they applied the same value: the latest of them counts, and we, when we
-    are one of them, because then the number is ours as well.
+    are one of them, because then the number is ours as well. Whoever made the object has set its first number, not
+    changed one, and is not told.
     """
+    created = metadata.get("creationTimestamp", "")
     owners = [
         entry
         for entry in metadata.get("managedFields") or ()
         if entry.get("subresource", "") in {"", "scale"}
         and "f:replicas" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
+        and entry.get("time", "") > created  # RFC 3339 in UTC: in the order of the alphabet
     ]
     if not owners:
         return None

@@ -12,7 +12,7 @@ are written in the resource.
 
 from dataclasses import replace
 
-from longtail.policy.fleet import Service
+from longtail.policy.fleet import Mode, Service
 from longtail.policy.memory import ServiceMemory
 
 CONTEST_SECONDS = 3600.0
@@ -50,5 +50,8 @@ def contested_by(memory: ServiceMemory) -> str:
 
 
 def _is_foreign(service: Service) -> bool:
+    """Whether the number was set by somebody else against us; who follows our advice does not."""
+    if service.mode is not Mode.ACTIVE:
+        return False
     writer = service.target.writer if service.target is not None else None
     return writer is not None and not writer.ours and writer.at > service.created_at
