@@ -175,7 +175,8 @@ def paced_clock(recording: Recording, profile: EngineProfile) -> Clock:
     model = [0.0]
     for first, last in zip((None, *recording.samples), recording.samples, strict=False):
         elapsed = last.at_seconds - (first.at_seconds if first else 0.0)
-        if first and min(first.running_requests, last.running_requests) > 0 and last.steps > first.steps:
+        if first and min(first.running_requests, last.running_requests) > 0:
+            # No steps, no time: a server that is held up reports them with the next sample.
             elapsed = _step_seconds(profile, _row((first, last), recording.kv_capacity_tokens))
         model.append(model[-1] + elapsed)
     return Clock(steady_clock(recording).wall, np.array(model))
