@@ -35,7 +35,7 @@ from longtail.signals.sources import MetricsSource
 from longtail.signals.vocabulary import Query, Series
 
 PATIENCE: Final = 3
-_PIECES_SECONDS: Final = (21_600, 10_800, 3_600, 1_800, 900, 600, 300, 120, 60, 30, 15, 5)
+_PIECES_SECONDS: Final = (3_600, 1_800, 900, 600, 300, 120, 60, 30, 15, 5)
 """How long a piece may be: few lengths, so that pieces of one run are pieces of the next."""
 _MOST_STEPS: Final = 5_000
 """Of a piece. Prometheus refuses more than 11 000."""

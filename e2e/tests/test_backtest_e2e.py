@@ -1,0 +1,180 @@
+"""A simulated week in a real Prometheus, and what ``longtail backtest`` makes of it.
+
+The week is written by remote write: one Deployment whose pods come and go, with vLLM's series as the engines would have
+counted them. The command is run as a user runs it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from longtail.workbench.replay import FIRST_TOKEN_BOUNDS, WAIT_BOUNDS, Series, sample
+from longtail.workbench.schedule import start_at_once
+from longtail.workbench.traces import arrivals, lengths
+from longtail.workbench.traces.trace import Floats, Trace
+from longtail_e2e import Prometheus
+from longtail_e2e.build import ensure_components
+from longtail_e2e.ports import PortReservation
+from longtail_e2e.processes import ProcessGroup
+from longtail_e2e.remote_write import TimeSeries
+
+pytestmark = pytest.mark.e2e
+
+WEEK_SECONDS = 7 * 86_400
+SCRAPE_SECONDS = 60
+STEP_SECONDS = 60
+NAMESPACE = "inference"
+PODS = ("r1-7d9f8b6c5d-bcdfg", "r1-7d9f8b6c5d-hjklm", "r1-5c6d7f8b9d-npqrs")
+"""The last was there for part of the last day."""
+KV_TOKENS = 400_000
+HOLE = (6.75, 6.0 + 5 / 6)
+"""Days from the start between which nothing was scraped."""
+
+
+def simulated_week() -> Series:
+    """A small service whose load swings from day to night, on engines with room enough."""
+    rng = np.random.default_rng(7)
+    arrived = arrivals.poisson(np.tile(arrivals.day_shape(86_400, 0.15), 7), rng)
+    trace = Trace(
+        name="week",
+        arrival_seconds=arrived,
+        input_tokens=lengths.PARAMETRIC_INPUT.sample(len(arrived), rng),
+        output_tokens=lengths.PARAMETRIC_R1.sample(len(arrived), rng),
+    )
+    schedule = start_at_once(trace, seconds_per_token=0.05)
+    return sample(schedule, duration_seconds=WEEK_SECONDS, max_model_len=40_960, tick_seconds=SCRAPE_SECONDS)
+
+
+def written(series: Series, start: float) -> Iterator[TimeSeries]:
+    """The week as it was scraped: work is spread over the pods that are there, counters begin with each pod."""
+    day = series.at_seconds / 86_400
+    scraped = ~((day >= HOLE[0]) & (day < HOLE[1]))
+    there = np.array([np.ones(len(day)), np.ones(len(day)), (day >= 6.6) & (day < 6.9)])
+    share = there / there.sum(axis=0)
+    for pod, mine, alive in zip(PODS, share, there.astype(bool), strict=True):
+        seen = alive & scraped
+        at = start + series.at_seconds[seen]
+
+        def one(name: str, values: Floats, at: Floats = at, pod: str = pod, **labels: str) -> TimeSeries:
+            return TimeSeries(
+                {"__name__": f"vllm:{name}", "namespace": NAMESPACE, "pod": pod, "engine": "0", **labels}, at, values
+            )
+
+        def gauge(level: Floats, mine: Floats = mine, seen: Any = seen) -> Floats:
+            return (level * mine)[seen]
+
+        def counter(total: Floats, mine: Floats = mine, alive: Any = alive, seen: Any = seen) -> Floats:
+            growth = np.diff(total, prepend=total[0]) * mine * alive
+            return np.cumsum(growth)[seen]
+
+        yield one("num_requests_running", gauge(series.running))
+        yield one("num_requests_waiting", gauge(series.waiting))
+        yield one("kv_cache_usage_perc", np.minimum(gauge(series.kv_used_tokens) / KV_TOKENS, 1.0))
+        config = {"block_size": "16", "num_gpu_blocks": str(KV_TOKENS // 16), "kv_cache_size_tokens": str(KV_TOKENS)}
+        yield one("cache_config_info", np.ones(seen.sum()), **config)
+        yield one("generation_tokens_total", counter(series.generated_tokens))
+        yield one("time_to_first_token_seconds_count", counter(series.first_tokens))
+        yield one("request_prompt_tokens_sum", counter(series.finished_prompt_tokens))
+        yield one("request_generation_tokens_sum", counter(series.generated_tokens))
+        for name, bounds, counts in (
+            ("request_generation_tokens", series.output_bounds, series.finished_output),
+            ("request_queue_time_seconds", WAIT_BOUNDS, series.finished_wait),
+            ("time_to_first_token_seconds", FIRST_TOKEN_BOUNDS, series.first_token_wait),
+        ):
+            cumulative = np.cumsum(counts, axis=1)
+            for bound, total in zip(bounds, cumulative.T, strict=True):
+                yield one(f"{name}_bucket", counter(total), le="+Inf" if np.isinf(bound) else str(bound))
+
+
+@pytest.fixture(scope="module")
+def week(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    directory = tmp_path_factory.mktemp("week")
+    processes, ports = ProcessGroup(directory), PortReservation()
+    prometheus = Prometheus(
+        components=ensure_components(),
+        processes=processes,
+        ports=ports,
+        directory=directory / "prometheus",
+        accepts_the_past=True,
+    )
+    try:
+        prometheus.start()
+        start = time.time() // STEP_SECONDS * STEP_SECONDS - WEEK_SECONDS
+        prometheus.write(written(simulated_week(), start))
+        yield prometheus
+    finally:
+        processes.stop_all()
+        ports.release()
+
+
+def run(week: Prometheus, directory: Path, *arguments: str, fails: bool = False) -> str:
+    manifest = directory / "r1.yaml"
+    manifest.write_text(
+        "apiVersion: longtail.dev/v1alpha1\n"
+        "kind: ReasoningServing\n"
+        "metadata: {name: r1}\n"
+        "spec: {scaleTargetRef: {name: r1}, maxReplicas: 12, capacity: {maxConcurrentRequests: 8}}\n"
+    )
+    command = [
+        *(str(Path(sys.executable).with_name("longtail")), "backtest", f"{NAMESPACE}/r1"),
+        *("--source", week.url, "--file", str(manifest), "--cache", str(directory / "cache")),
+        *("--scrape-interval-seconds", str(SCRAPE_SECONDS), "--step", str(STEP_SECONDS)),
+        *("--since", "12h"),
+        *arguments,
+    ]
+    environment = {**os.environ, "COLUMNS": "160"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert (done.returncode != 0) == fails, done.stderr
+    return done.stderr if fails else done.stdout
+
+
+def test_a_week_is_replayed_against_peers_and_other_fields(week: Prometheus, tmp_path: Path) -> None:
+    output = tmp_path / "figures.json"
+    said = run(week, tmp_path, "--against", "hpa-running,keda-waiting", "--json", str(output))
+    figures = json.loads(output.read_text())
+    rows = {row["name"]: row for row in figures["rows"]}
+    assert {"as recorded", "longtail", "hpa-running", "keda-waiting"} <= rows.keys()
+    # Of twelve hours a tenth is warm-up, and the hole of two is not scored: two pods all the time, a third for 5.2 h.
+    assert rows["as recorded"]["gpu_hours"] == pytest.approx(2 * 8.8 + 5.2, rel=0.03)
+    assert figures["unknown_percent"] == pytest.approx(100 * 2 / 10.8, abs=1.0)
+    assert figures["learned"]["slots_per_replica"] == 8
+    assert rows["longtail"]["cut_requests"] == 0
+    assert rows["longtail"]["attainment_percent"] > rows["as recorded"]["attainment_percent"]
+    assert any(row["changes"] for row in figures["rows"])
+    assert "Taken as given" in said
+    assert "hpa-running" in said
+
+
+def test_a_second_run_reads_from_the_cache_and_says_the_same(week: Prometheus, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    run(week, tmp_path, "--no-grid", "--since", "2h", "--json", str(first))
+    kept = list((tmp_path / "cache").iterdir())
+    run(week, tmp_path, "--no-grid", "--since", "2h", "--json", str(second))
+    one, other = json.loads(first.read_text()), json.loads(second.read_text())
+    assert [row["name"] for row in one["rows"]] == [row["name"] for row in other["rows"]]
+    # Asked for anew are the piece that ends now, which is not kept, and the first, if a minute has passed.
+    assert kept
+    assert len(list((tmp_path / "cache").iterdir())) <= 2 * len(kept)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param(["--set", "spec.objective.attainmentPercent=120"], ["attainmentPercent", "120"], id="value"),
+        pytest.param(["--set", "spec.objective.atainment=95"], ["atainment"], id="field"),
+        pytest.param(["--since", "15m", "--against", "hpb"], ["--against", "hpb"], id="peer"),
+        pytest.param(["--since", "7 days"], ["--since", "7 days"], id="span"),
+    ],
+)
+def test_what_is_wrong_is_named(week: Prometheus, tmp_path: Path, arguments: list[str], says: list[str]) -> None:
+    said = run(week, tmp_path, "--no-grid", *arguments, fails=True)
+    assert all(word in said for word in says)
+    assert "Traceback" not in said
