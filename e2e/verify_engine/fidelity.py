@@ -114,16 +114,19 @@ def _windows(recording: Recording, until_seconds: float) -> tuple[NDArray[np.flo
     for start in range(0, len(samples) - _WINDOW_SAMPLES, _WINDOW_SAMPLES):
         window = samples[start : start + _WINDOW_SAMPLES + 1]
         if min(sample.running_requests for sample in window) >= _BUSY_RUNNING:
-            rows.append(_row(window, recording.kv_capacity_tokens))
+            rows.append(_row(window, recording))
             seconds.append(window[-1].at_seconds - window[0].at_seconds)
     return np.array(rows).reshape(-1, 4), np.array(seconds)
 
 
-def _row(window: Sequence[Sample], kv_capacity_tokens: int) -> tuple[float, float, float, float]:
+def _row(window: Sequence[Sample], recording: Recording) -> tuple[float, float, float, float]:
     first, last = window[0], window[-1]
     steps = last.steps - first.steps
     generated = last.generated_tokens - first.generated_tokens
-    kv_tokens = kv_capacity_tokens * float(np.mean([sample.kv_ratio for sample in window]))
+    # vLLM tells of blocks, of which the last of each request is half empty on average; the model's c is per token.
+    unused = (recording.block_tokens - 1) / 2
+    used = [sample.kv_ratio * recording.kv_capacity_tokens - unused * sample.running_requests for sample in window]
+    kv_tokens = float(np.mean(used))
     return steps, generated, steps * kv_tokens, last.step_tokens - first.step_tokens - generated
 
 
@@ -177,7 +180,7 @@ def paced_clock(recording: Recording, profile: EngineProfile) -> Clock:
         elapsed = last.at_seconds - (first.at_seconds if first else 0.0)
         if first and min(first.running_requests, last.running_requests) > 0:
             # No steps, no time: a server that is held up reports them with the next sample.
-            elapsed = _step_seconds(profile, _row((first, last), recording.kv_capacity_tokens))
+            elapsed = _step_seconds(profile, _row((first, last), recording))
         model.append(model[-1] + elapsed)
     return Clock(steady_clock(recording).wall, np.array(model))
 
@@ -186,7 +189,7 @@ def pace_of(recording: Recording, profile: EngineProfile, *, since: float, until
     """How long vLLM's steps took in that time, over what the profile says of them: 1.1 is ten percent slower."""
     samples = tuple(sample for sample in recording.samples if since <= sample.at_seconds <= until)
     spans = [
-        (last.at_seconds - first.at_seconds, _step_seconds(profile, _row((first, last), recording.kv_capacity_tokens)))
+        (last.at_seconds - first.at_seconds, _step_seconds(profile, _row((first, last), recording)))
         for first, last in pairwise(samples)
         if min(first.running_requests, last.running_requests) >= _BUSY_RUNNING
     ]
