@@ -9,7 +9,7 @@ RUN := .venv/bin
 CONTEXT ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit e2e components crds bench verify-engine clean
+.PHONY: help setup demo test lint unit e2e components crds bench bench-demand-quick bench-frontier-quick verify-engine clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -54,8 +54,23 @@ components: setup ## Build etcd, Kubernetes, KWOK and Prometheus into the cache,
 crds: setup ## Generate crds/ from the models
 	$(RUN)/longtail crds --out crds
 
-bench: setup ## Benchmarks of the demand model (figures in docs/benchmarks)
-	$(RUN)/longtail bench demand
+# Demand first, then the frontier on all cores: under an hour on two. QUICK=1: both at once on short traces, no documents.
+bench: setup ## All benchmarks into docs/benchmarks and bench-out (QUICK=1: five minutes, into bench-out alone)
+	@mkdir -p bench-out
+ifdef QUICK
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target bench-demand-quick bench-frontier-quick
+else
+	$(RUN)/longtail bench demand --report docs/benchmarks/demand.md
+	$(RUN)/longtail frontier --hours 6 --max-runs 7 --json bench-out/frontier.json --report bench-out/frontier.html \
+		--pictures docs/benchmarks --markdown docs/benchmarks/frontier.md
+endif
+
+bench-demand-quick: setup
+	$(RUN)/longtail bench demand --quick
+
+bench-frontier-quick: setup
+	$(RUN)/longtail frontier --quick --workers 1 --json bench-out/frontier-quick.json \
+		--report bench-out/frontier-quick.html --pictures bench-out
 
 verify-engine: setup ## Check our signals against a real vLLM on the CPU (6 GB in the cache; not part of test)
 	@PYTHONPATH=e2e $(RUN)/python -m verify_engine
