@@ -74,7 +74,7 @@ def test_defaults_are_filled_in_at_every_level(cluster: Cluster, namespace: str,
         "timePerOutputTokenMilliseconds": 50,
     }
     assert spec["lengths"] == {"meanOutputTokens": 2000, "maxOutputTokens": 32768}
-    assert spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"] == 300
+    assert spec["behavior"]["scaleDown"]["selectPolicy"] == "Max"
     assert len(spec["behavior"]["scaleUp"]["policies"]) == 2
 
 
@@ -90,7 +90,7 @@ def test_half_a_behavior_keeps_the_defaults_of_the_other_half(
     behavior = cluster.kubectl.get("rsv", "r1", "-n", namespace)["spec"]["behavior"]
     assert behavior["scaleUp"]["selectPolicy"] == "Min"
     assert len(behavior["scaleUp"]["policies"]) == 2
-    assert behavior["scaleDown"]["stabilizationWindowSeconds"] == 300
+    assert behavior["scaleDown"]["selectPolicy"] == "Max"
 
 
 def test_an_unknown_field_is_named(cluster: Cluster, namespace: str, definition: dict[str, Any]) -> None:

@@ -83,7 +83,7 @@ def test_defaults_are_in_the_schema_at_every_level() -> None:
     spec = SCHEMA["properties"]["spec"]["properties"]
     assert spec["objective"]["default"] == {}
     assert spec["objective"]["properties"]["queueWaitSeconds"]["default"] == 10
-    assert spec["behavior"]["properties"]["scaleDown"]["properties"]["stabilizationWindowSeconds"]["default"] == 300
+    assert "default" not in spec["behavior"]["properties"]["scaleDown"]["properties"]["stabilizationWindowSeconds"]
     assert spec["behavior"]["properties"]["scaleUp"]["properties"]["policies"]["default"] == [
         {"type": "Percent", "value": 100, "periodSeconds": 15},
         {"type": "Pods", "value": 4, "periodSeconds": 15},

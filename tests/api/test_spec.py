@@ -131,7 +131,9 @@ def test_drain_rules_are_those_of_the_spec() -> None:
 def test_half_a_behavior_keeps_the_defaults_of_the_other_half() -> None:
     half = to_policy.limits(spec(behavior={"scaleDown": {"stabilizationWindowSeconds": 60}})).behavior
     assert half.scale_up == Behavior().scale_up
-    assert half.scale_down == dataclasses.replace(Behavior().scale_down, stabilization_window_seconds=60)
+    assert half.scale_down == dataclasses.replace(
+        Behavior().scale_down, stabilization_window_seconds=60, reversible_window_seconds=None
+    )
 
 
 def test_units_are_converted() -> None:

@@ -14,6 +14,7 @@ from longtail.policy.behavior import (
     scale_down_limit,
     scale_up_limit,
     stabilise,
+    where_reversible,
     within_tolerance,
 )
 from longtail.policy.decision import Reason
@@ -270,3 +271,12 @@ def test_a_larger_proposal_never_ends_lower(
 
     lower, higher = map(after, proposals)
     assert lower <= higher
+
+
+def test_a_shrink_that_can_be_taken_back_needs_a_short_window_unless_the_user_sets_one() -> None:
+    default, explicit = (
+        Behavior(),
+        Behavior(scale_down=ScalingRules(stabilization_window_seconds=300, policies=())),
+    )
+    assert where_reversible(default).scale_down.stabilization_window_seconds == 60
+    assert where_reversible(explicit) == explicit

@@ -55,8 +55,8 @@ class ScaleUpRules(Model):
 class ScaleDownRules(Model):
     """How fast the pool may shrink."""
 
-    stabilization_window_seconds: Window = 300
-    """Use the highest recommendation of the last so many seconds, 0 to 3600."""
+    stabilization_window_seconds: Window | None = None
+    """Use the highest number of so many seconds, 0 to 3600. Default: 60 where a drain can be undone, else 300."""
     select_policy: SelectPolicy = SelectPolicy.MAX
     """Which policy wins: Max allows the largest change, Min the smallest, Disabled none at all."""
     policies: Policies = (HPAScalingPolicy(type=PolicyType.PERCENT, value=100, period_seconds=15),)

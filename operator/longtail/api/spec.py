@@ -160,7 +160,7 @@ class Drain(Model):
     policy: DrainPolicy = DrainPolicy.REVERSIBLE
     """Reversible never cuts a request short. Immediate deletes at once, and what is being worked on is lost."""
     routing_label: LabelKey = "longtail.dev/route"
-    """Label in the Service's selector, not in the workload's: "true" in the pod template, "draining" takes a pod out."""
+    """Label in the selector of the Service, not of the workload: "true" serves, "draining" takes a pod out."""
     max_seconds: Annotated[int, Field(ge=1, le=604_800)] = 3600
     """Longest time that a replica may be kept out of routing, 1 second to 7 days. Then onDeadline happens."""
     on_deadline: DrainDeadline = DrainDeadline.UNCORDON

@@ -79,8 +79,11 @@ def parameters(spec: ReasoningServingSpec) -> ServiceParameters:
 
 
 def _rules(rules: ScaleUpRules | ScaleDownRules) -> ScalingRules:
+    window = rules.stabilization_window_seconds
+    shrinking = Behavior().scale_down
     return ScalingRules(
-        stabilization_window_seconds=rules.stabilization_window_seconds,
+        stabilization_window_seconds=shrinking.stabilization_window_seconds if window is None else window,
+        reversible_window_seconds=shrinking.reversible_window_seconds if window is None else None,
         policies=tuple(
             ScalingPolicy(type=policy.type, value=policy.value, period_seconds=policy.period_seconds)
             for policy in rules.policies

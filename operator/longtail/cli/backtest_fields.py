@@ -70,7 +70,7 @@ def _is_model(annotation: Any) -> bool:
 
 def small_grid(spec: ReasoningServingSpec) -> Iterator[tuple[str, Any]]:
     """Other values of the fields that weigh cost against waiting, one at a time."""
-    tried: dict[str, tuple[Sequence[int], int]] = {
+    tried: dict[str, tuple[Sequence[int], int | None]] = {
         "spec.objective.attainmentPercent": ((90, 95, 97, 99), spec.objective.attainment_percent),
         "spec.minReplicas": (
             (1, max(spec.min_replicas // 2, 1), spec.min_replicas + 1, 2 * spec.min_replicas),

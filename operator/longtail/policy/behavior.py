@@ -10,7 +10,7 @@ What HPA keeps in its controller comes in as arguments: past recommendations (un
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from longtail.policy.decision import Reason
 from longtail.policy.fleet import Behavior, PolicyType, ScalingRules, SelectPolicy
@@ -39,6 +39,14 @@ class Verdict:
     replicas: int
     because: str
     reason: Reason | None = None
+
+
+def where_reversible(behavior: Behavior) -> Behavior:
+    """The rules for a pool whose replicas leave reversibly."""
+    window = behavior.scale_down.reversible_window_seconds
+    if window is None:
+        return behavior
+    return replace(behavior, scale_down=replace(behavior.scale_down, stabilization_window_seconds=window))
 
 
 def within_tolerance(*, exact: float, current: int, behavior: Behavior) -> bool:

@@ -63,11 +63,13 @@ class ScalingRules:
     select_policy: SelectPolicy = SelectPolicy.MAX
     tolerance: float = 0.0
     """Relative change of the proposal against current that is not worth a move."""
+    reversible_window_seconds: int | None = None
+    """The window where a shrink can be taken back within seconds; None: the same one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Behavior:
-    """HPA v2's ``behavior``, with HPA's own defaults."""
+    """HPA v2's ``behavior``, with HPA's own defaults, but for a shrink that can be taken back."""
 
     scale_up: ScalingRules = ScalingRules(
         stabilization_window_seconds=0,
@@ -79,6 +81,10 @@ class Behavior:
     scale_down: ScalingRules = ScalingRules(
         stabilization_window_seconds=300,
         policies=(ScalingPolicy(type=PolicyType.PERCENT, value=100, period_seconds=15),),
+        # HPA's 300 s are the price of a wrong shrink: minutes of a cold start, and the work that was cut. Out of
+        # routing and back costs nothing. Measured on a day of R1 (docs/benchmarks): above a forecast that is a
+        # maximum over the cold start already, 300 s hold 13 % more replicas, 60 s hold 4 %.
+        reversible_window_seconds=60,
     )
 
 

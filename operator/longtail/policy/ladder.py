@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from longtail.demand.estimate import Demand
 from longtail.demand.observation import Observation
 from longtail.policy import hands, needs, slumber, trust
-from longtail.policy.behavior import Verdict, limit_rate, stabilise, within_tolerance
+from longtail.policy.behavior import Verdict, limit_rate, stabilise, where_reversible, within_tolerance
 from longtail.policy.decision import Decision, LadderStep, Reason, Rung
-from longtail.policy.fleet import Fallback, Limits, Mode, Service
+from longtail.policy.fleet import DrainPolicy, Fallback, Limits, Mode, Service
 from longtail.policy.idleness import idle_samples
 from longtail.policy.memory import ServiceMemory, event_since, remembered
 from longtail.policy.needs import Need
@@ -82,7 +82,7 @@ def _decided(
 ) -> tuple[Decision, int | None, ServiceMemory]:
     """The decision for a service that may be scaled, its proposal, and the memory."""
     assert service.target is not None
-    zero, limits, proposal = service.zero, service.limits, None
+    zero, limits, proposal = service.zero, _limits(service), None
     if zero is not None:
         clock = slumber.follow(memory.idle_clock, rules=zero, observation=observation, serving=current, now=now)
         memory = replace(memory, idle_clock=clock)
@@ -92,7 +92,8 @@ def _decided(
         demand=demand,
         pods=service.target.pods,
         memory=memory,
-        behavior=limits.behavior,
+        # Warming up takes HPA's window, however soon a shrink could be taken back: it is about the history.
+        behavior=service.limits.behavior,
         now=now,
         by_hand=hands.manual(service, now=now),
     )
@@ -123,6 +124,14 @@ def _decided(
         decision, service=service, observation=observation, trusted=trusted, memory=memory, now=now
     )
     return decision, proposal, memory
+
+
+def _limits(service: Service) -> Limits:
+    """What the user allows, given how replicas leave."""
+    assert service.target is not None
+    reversible = service.drain.policy is DrainPolicy.REVERSIBLE and any(pod.switch for pod in service.target.pods)
+    limits = service.limits
+    return replace(limits, behavior=where_reversible(limits.behavior)) if reversible else limits
 
 
 def _placed(
