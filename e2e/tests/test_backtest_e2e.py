@@ -9,9 +9,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ import pytest
 from longtail.workbench.replay import FIRST_TOKEN_BOUNDS, WAIT_BOUNDS, Series, sample
 from longtail.workbench.schedule import start_at_once
 from longtail.workbench.traces import arrivals, lengths
-from longtail.workbench.traces.trace import Floats, Trace
+from longtail.workbench.traces.trace import Floats, Mask, Trace
 from longtail_e2e import Prometheus
 from longtail_e2e.build import ensure_components
 from longtail_e2e.ports import PortReservation
@@ -35,6 +34,7 @@ NAMESPACE = "inference"
 PODS = ("r1-7d9f8b6c5d-bcdfg", "r1-7d9f8b6c5d-hjklm", "r1-5c6d7f8b9d-npqrs")
 """The last was there for part of the last day."""
 KV_TOKENS = 400_000
+NO_LABELS: Mapping[str, str] = {}
 HOLE = (6.75, 6.0 + 5 / 6)
 """Days from the start between which nothing was scraped."""
 
@@ -63,23 +63,27 @@ def written(series: Series, start: float) -> Iterator[TimeSeries]:
         seen = alive & scraped
         at = start + series.at_seconds[seen]
 
-        def one(name: str, values: Floats, at: Floats = at, pod: str = pod, **labels: str) -> TimeSeries:
+        def one(
+            name: str, values: Floats, labels: Mapping[str, str] = NO_LABELS, at: Floats = at, pod: str = pod
+        ) -> TimeSeries:
             return TimeSeries(
                 {"__name__": f"vllm:{name}", "namespace": NAMESPACE, "pod": pod, "engine": "0", **labels}, at, values
             )
 
-        def gauge(level: Floats, mine: Floats = mine, seen: Any = seen) -> Floats:
-            return (level * mine)[seen]
+        def gauge(level: Floats, mine: Floats = mine, seen: Mask = seen) -> Floats:
+            shown: Floats = (level * mine)[seen]
+            return shown
 
-        def counter(total: Floats, mine: Floats = mine, alive: Any = alive, seen: Any = seen) -> Floats:
+        def counter(total: Floats, mine: Floats = mine, alive: Mask = alive, seen: Mask = seen) -> Floats:
             growth = np.diff(total, prepend=total[0]) * mine * alive
-            return np.cumsum(growth)[seen]
+            shown: Floats = np.cumsum(growth)[seen]
+            return shown
 
         yield one("num_requests_running", gauge(series.running))
         yield one("num_requests_waiting", gauge(series.waiting))
         yield one("kv_cache_usage_perc", np.minimum(gauge(series.kv_used_tokens) / KV_TOKENS, 1.0))
         config = {"block_size": "16", "num_gpu_blocks": str(KV_TOKENS // 16), "kv_cache_size_tokens": str(KV_TOKENS)}
-        yield one("cache_config_info", np.ones(seen.sum()), **config)
+        yield one("cache_config_info", np.ones(seen.sum()), config)
         yield one("generation_tokens_total", counter(series.generated_tokens))
         yield one("time_to_first_token_seconds_count", counter(series.first_tokens))
         yield one("request_prompt_tokens_sum", counter(series.finished_prompt_tokens))
@@ -91,7 +95,7 @@ def written(series: Series, start: float) -> Iterator[TimeSeries]:
         ):
             cumulative = np.cumsum(counts, axis=1)
             for bound, total in zip(bounds, cumulative.T, strict=True):
-                yield one(f"{name}_bucket", counter(total), le="+Inf" if np.isinf(bound) else str(bound))
+                yield one(f"{name}_bucket", counter(total), {"le": "+Inf" if np.isinf(bound) else str(bound)})
 
 
 @pytest.fixture(scope="module")

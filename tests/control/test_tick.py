@@ -266,7 +266,9 @@ async def test_more_replicas_are_asked_for_before_fewer(world: World) -> None:
     world.serve("z-grows", replicas=2, minReplicas=3, maxReplicas=4)
     world.signals.running = {"a-shrinks": 8.0, "z-grows": 8.0}
     await world.run(2)
-    world.see(SERVINGS, serving("z-grows", minReplicas=4, maxReplicas=4, generation=2, capacity={"maxConcurrentRequests": 8}))
+    world.see(
+        SERVINGS, serving("z-grows", minReplicas=4, maxReplicas=4, generation=2, capacity={"maxConcurrentRequests": 8})
+    )
     await world.run()
     # Idle twice, marked, and only then fewer: in the very tick in which the other one grows.
     assert world.scaled() == ["z-grows", "z-grows", "a-shrinks"]
