@@ -43,7 +43,7 @@ def account(events: Iterable[Mapping[str, Any]], *, namespace: str, user: str) -
     pools: dict[str, Pool] = {}
     result = Account()
     for event in events:
-        where, request = event["objectRef"], event.get("requestObject") or {}
+        where, request = event.get("objectRef") or {}, event.get("requestObject") or {}
         if where.get("namespace") != namespace or event.get("responseStatus", {}).get("code", 0) >= 300:
             continue
         name, ours = where.get("name", ""), event["user"]["username"] == user
