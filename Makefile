@@ -9,7 +9,7 @@ RUN := .venv/bin
 CONTEXT ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit e2e components crds bench bench-demand-quick bench-frontier-quick verify-engine clean
+.PHONY: help setup demo test lint unit e2e components crds bench bench-demand-quick bench-frontier-quick soak verify-engine clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -71,6 +71,14 @@ bench-demand-quick: setup
 bench-frontier-quick: setup
 	$(RUN)/longtail frontier --quick --workers 1 --json bench-out/frontier-quick.json \
 		--report bench-out/frontier-quick.html --pictures bench-out
+
+# The same tests as in `make test`, longer: 100,000 steps of the walk, 2,000 cycles of load, 250 kills of the
+# operator, faults as long as real ones (120 looks at the fleet are half an hour at its default of 15 s).
+soak: setup components ## Hours of faults: random walk, drains, kills, outages (not part of test)
+	LONGTAIL_WALK_STEPS=100000 $(RUN)/pytest tests/policy/test_walk.py --numprocesses=auto
+	LONGTAIL_E2E_DRAIN_CYCLES=2000 LONGTAIL_E2E_DRAIN_KILLS=250 LONGTAIL_E2E_FAULT_LOOKS=120 \
+		LONGTAIL_E2E_OUTAGE_SECONDS=300 $(RUN)/pytest e2e/tests/test_drain_e2e.py e2e/tests/test_faults_e2e.py \
+		e2e/tests/test_failover_e2e.py e2e/tests/test_api_faults_e2e.py e2e/tests/test_operator_e2e.py
 
 verify-engine: setup ## Check our signals against a real vLLM on the CPU (6 GB in the cache; not part of test)
 	@PYTHONPATH=e2e $(RUN)/python -m verify_engine
