@@ -89,7 +89,7 @@ def _one_frontier(axis: Any, trace: str, runs: Sequence[Row], colours: Mapping[s
     axis.set_title(trace, fontsize=11)
     axis.set_xticks([misses(percent) for percent in TICKS_PERCENT], [f"{percent:g}" for percent in TICKS_PERCENT])
     axis.set_xlim(misses(TICKS_PERCENT[0]), misses(TICKS_PERCENT[-1]) + 0.05)
-    axis.set_ylim(0.95, 2.2)
+    axis.set_ylim(0.7, 2.2)
     axis.set_xlabel("requests that waited at most the objective, %")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from longtail.workbench.bench_cost import machine_in_words
 from longtail.workbench.evaluation.frontier import Plan, Results
 from longtail.workbench.evaluation.journal import code_digest
-from longtail.workbench.evaluation.rows import DEFAULT, HINDSIGHT, Row
+from longtail.workbench.evaluation.rows import DEFAULT, HINDSIGHT, Row, at_attainment
 from longtail.workbench.evaluation.trial import ORACLES
 from longtail.workbench.fleet.pilots import LONGTAIL
 from longtail.workbench.scenarios import Family
@@ -105,6 +105,20 @@ class _Said:
         costs = {peer: self.cost(trace, peer) for peer in self.peers}
         known = {peer: cost for peer, cost in costs.items() if not np.isnan(cost)}
         return min(known.items(), key=lambda item: item[1]) if known else ("none", float("nan"))
+
+    def default_over_best_peer(self, trace: str) -> float:
+        """Longtail's cost at its defaults over that of the cheapest peer that did as well, mean over seeds."""
+        ratios = []
+        for default in self._rows(trace, LONGTAIL, DEFAULT):
+            runs = [row for row in self.results.runs if (row.trace, row.seed) == (trace, default.seed)]
+            costs = [
+                found.gpu_hours
+                for peer in self.peers
+                if (found := at_attainment([r for r in runs if r.policy == peer], default.attainment_percent))
+            ]
+            if costs:
+                ratios.append(default.gpu_hours / min(costs))
+        return _mean(ratios)
 
     def by_trace(self) -> Table:
         """Longtail beside the best peer."""
@@ -202,12 +216,17 @@ class _Said:
             rows.append([what, bar, measured, "yes" if met else "**no**"])
 
         for trace in self.traces:
+            ratio = self.default_over_best_peer(trace)
+            limit = CONTROL_BAR if trace not in self.reasoning else 1.0
+            what = f"{trace}: default's cost over the best peer's at the attainment it reached"
+            add(what, f"≤ {limit:.2f}", _number(ratio), met=ratio <= limit)
+        for trace in self.traces:
             peer, cost = self.best_peer(trace)
             ratio = self.cost(trace, LONGTAIL) / cost
             control = trace not in self.reasoning
             limit = CONTROL_BAR if control else 1.0
             bar = f"≤ {limit:.2f}" if control else "< 1"
-            add(f"{trace}: cost over the best peer's ({peer})", bar, _number(ratio),
+            add(f"{trace}: with its objective varied, over {peer}", bar, _number(ratio),
                 met=ratio <= limit if control else ratio < limit)  # fmt: skip
         mean = geometric_mean(self._filled(LONGTAIL))
         add(
