@@ -20,6 +20,7 @@ from longtail_fakes.manifests import deployment, pod, service
 LABEL = "longtail.dev/route"
 IN = {"app": "r1", LABEL: "true"}
 OUT = {"app": "r1", LABEL: DRAINING}
+FRONT = (service(),)
 NOTES = {CORDONED_AT: "2026-11-24T09:00:00.500000Z", CORDONED_THROUGH: LABEL}
 BY_GATE = {CORDONED_AT: "2026-11-24T09:00:00Z", CORDONED_THROUGH: READINESS_GATE}
 
@@ -35,7 +36,7 @@ def store(*routers: dict) -> Store:
     return made
 
 
-def seen(*bodies: dict, routers=(service(),), of: ScaleRecord | None = None) -> tuple[Routing, tuple[PodRecord, ...]]:
+def seen(*bodies: dict, routers=FRONT, of: ScaleRecord | None = None) -> tuple[Routing, tuple[PodRecord, ...]]:
     records = [pod_record(body, previous=None) for body in bodies]
     return look(target=of or target(), pods=records, label=LABEL, store=store(*routers))
 
