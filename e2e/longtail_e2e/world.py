@@ -212,10 +212,11 @@ class World:
         asked: dict[str, int] = {}
         lowered = []
         for event in self.cluster.control_plane.audit_events():
-            where, request = event["objectRef"], event.get("requestObject") or {}
+            where, request = event.get("objectRef") or {}, event.get("requestObject") or {}
             replicas = (request.get("spec") or {}).get("replicas")
             ours = event["user"]["username"] == USER
-            if where.get("namespace") != self.namespace or where["resource"] != "deployments" or replicas is None:
+            mine = (where.get("namespace"), where.get("resource")) == (self.namespace, "deployments")
+            if not mine or replicas is None:
                 continue
             name = where.get("name") or request["metadata"]["name"]
             if ours and replicas < asked.get(name, 0):

@@ -15,7 +15,7 @@ from longtail.policy.ladder import decide
 from longtail.policy.memory import ServiceMemory
 from longtail.policy.slumber import BLIND_SECONDS
 
-from .worlds import AT_ONCE, NOW, TICK, WATCHED, plain, rung, seen, service, stale, unseen
+from .worlds import AT_ONCE, NOW, TICK, WATCHED, demand, plain, rung, seen, service, stale, unseen
 
 RULES = ZeroRules(idle_seconds=300.0)
 NOBODY, SOMEBODY = Signal(value=0.0), Signal(value=0.2)
@@ -127,9 +127,21 @@ def test_a_pool_that_could_not_be_woken_does_not_sleep_and_says_why() -> None:
     assert "nobody can say whether some comes" in rung(decision, Rung.ZERO).because
 
 
-def test_a_pool_of_many_goes_by_way_of_its_smallest_size() -> None:
+def test_a_pool_of_many_goes_to_sleep_one_after_the_other() -> None:
     decision, _ = run(sleeper(4), [idle(4)] * FIVE_MINUTES)
-    assert decision.desired == 1
+    assert decision.desired == 0
+    assert decision.placement is not None
+    assert (len(decision.placement.cordon), decision.placement.replicas) == (1, 4)
+
+
+def test_the_margin_of_a_forecast_does_not_keep_an_idle_pool_awake() -> None:
+    of, memory = sleeper(2), WATCHED
+    for number in range(FIVE_MINUTES):
+        now = NOW + TICK * number
+        need = demand(0.0, slots_forecast=0.0, slots_upper=10.0, slots_peak=10.0)
+        look = replace(idle(2), at_seconds=now)
+        decision, memory = decide(service=of, observation=look, demand=need, memory=memory, now=now)
+        assert decision.desired == (0 if number == FIVE_MINUTES - 1 else 2)
 
 
 def test_a_pool_with_a_minimum_keeps_it_while_awake_and_gives_it_up_asleep() -> None:

@@ -61,6 +61,10 @@ def test_a_cold_start_lasts_from_creation_to_first_ready() -> None:
     assert cold_starts(pod()) == [90.0]
 
 
+def test_an_hour_without_gpus_is_no_cold_start_of_an_hour() -> None:
+    assert cold_starts(pod(created_at=NOW - 3600, ready_at=NOW - 10)) == [3 * 180.0]
+
+
 def test_a_cold_start_is_learned_once() -> None:
     _, memory = supply_of(target(pod()), memory=MET, start_seconds=180.0, now=NOW)
     assert cold_starts(pod(), memory=memory) == []

@@ -1,5 +1,6 @@
 """Work at the door of a pool that may sleep, clocks that differ, and numbers that cannot be."""
 
+import threading
 from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
@@ -140,3 +141,24 @@ def test_more_requests_than_an_engine_can_hold_are_no_requests(series: str) -> N
     lie = ticks.see(vllm("a", **{series: 1e6}), vllm("b", **{series: 1.0}))
     signal = getattr(lie, f"{series}_requests")
     assert (signal.value, signal.quality) == (1.0, Quality.PARTIAL)
+
+
+async def test_a_slow_source_does_not_blind_the_services_of_another(prometheus: FakePrometheus) -> None:
+    answers = threading.Event()
+    slow, quick = FakePrometheus(), prometheus
+    slow.answer = lambda _: Reply(body=vector().body, before=answers.wait)
+    sources = [MetricsSource(name="slow", url=slow.url), MetricsSource(name="quick", url=quick.url)]
+    reader = SignalReader(sources, patience_seconds=0.5)
+    services = [
+        ServiceSignals(key=ServiceKey("ml", "a"), pods=(), source="slow"),
+        ServiceSignals(key=ServiceKey("ml", "b"), pods=(), source="quick"),
+    ]
+    reading = await reader.read(services, 1000.0)
+    answers.set()
+    assert [(failure.source, [key.name for key in failure.services]) for failure in reading.failures] == [
+        ("slow", ["a"])
+    ]
+    assert reading.observations[services[0].key].running_requests == MISSING
+    assert reading.observations[services[1].key].running_requests == Signal(0.0)
+    reader.close()
+    slow.close()

@@ -76,7 +76,12 @@ class App:
         may_write = self._leadership.may_write if self._leadership is not None else _always
         self.metrics.leads(may_write)
         targets = Targets(api=api, store=self.store, refresh_seconds=settings.interval_seconds)
-        self._reader = SignalReader(settings.metrics_sources(), live=True)
+        self._reader = SignalReader(
+            # A little less than what a tick has for all of them: see FleetTick.
+            settings.metrics_sources(),
+            live=True,
+            patience_seconds=0.45 * settings.interval_seconds,
+        )
         self._writer = Writer(
             store=self.store,
             placer=Placer(

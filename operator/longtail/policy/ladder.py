@@ -114,7 +114,7 @@ def _decided(
             current=current,
             now=now,
         )
-        if zero is not None and trusted.doubt is None and decision.desired == current == limits.min_replicas:
+        if zero is not None and trusted.doubt is None and not decision.hold and decision.desired <= current:
             decision = slumber.drowsy(
                 decision, service=service, rules=zero, observation=observation, clock=memory.idle_clock, now=now
             )

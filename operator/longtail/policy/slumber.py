@@ -73,7 +73,11 @@ def drowsy(
     clock: IdleClock,
     now: float,
 ) -> Decision:
-    """The decision of a pool at its smallest size, seen without a doubt, with the rung that may put it to sleep."""
+    """The decision of a pool that is seen without a doubt and does not grow, with the rung that may put it to sleep.
+
+    Whatever its size: a forecast keeps a margin for work that may come, and that nobody has come for so long is
+    what the user has declared to be worth no margin. A fifth of the pool leaves at a time (see `placement`).
+    """
     assert decision.demand is not None
     idle, awake = clock.idle_seconds(now), awake_floor(service.limits)
     if clock.since is None or idle < rules.idle_seconds:

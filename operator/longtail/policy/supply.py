@@ -6,7 +6,7 @@ from dataclasses import replace
 from longtail.demand.supply import Supply
 from longtail.policy.fleet import Pod, Target
 from longtail.policy.memory import ServiceMemory
-from longtail.policy.procurement import blocked_start
+from longtail.policy.procurement import OVERDUE_STARTS, blocked_start
 from longtail.policy.roster import roster
 
 
@@ -41,7 +41,7 @@ def supply_of(
     unseen = pool.unseen if target.pods else max(target.replicas - ready, 0)
     if target.refused_message:
         unseen = 0
-    cold_starts, memory = _cold_starts(target.pods, memory)
+    cold_starts, memory = _cold_starts(target.pods, memory, longest=OVERDUE_STARTS * patience)
     supply = Supply(
         ready_replicas=ready,
         pending_ages_seconds=(*ages, *[0.0] * unseen),
@@ -51,8 +51,13 @@ def supply_of(
     return supply, memory
 
 
-def _cold_starts(pods: Sequence[Pod], memory: ServiceMemory) -> tuple[tuple[float, ...], ServiceMemory]:
-    """Creation to first ready of the pods that became ready under our eyes.
+def _cold_starts(
+    pods: Sequence[Pod], memory: ServiceMemory, *, longest: float
+) -> tuple[tuple[float, ...], ServiceMemory]:
+    """Creation to first ready of the pods that became ready under our eyes, ``longest`` for longer ones.
+
+    An hour without GPUs is no cold start of an hour, and a forecast that looks an hour ahead would be one of the
+    damages of the shortage. Where starts really are that slow, each one trebles what the next may teach.
 
     Pods that were ready at the first sight of a service teach nothing: what they show is the last change of
     their condition, and a pod that flapped yesterday would pass for a cold start of days.
@@ -64,5 +69,5 @@ def _cold_starts(pods: Sequence[Pod], memory: ServiceMemory) -> tuple[tuple[floa
             continue
         known |= {pod.name}
         if memory.met and not pod.restarted and pod.ready_at >= pod.created_at:
-            learned.append(pod.ready_at - pod.created_at)
+            learned.append(min(pod.ready_at - pod.created_at, longest))
     return tuple(learned), replace(memory, known_pods=known, met=True)

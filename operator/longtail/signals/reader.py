@@ -9,6 +9,7 @@ I/O: it takes points of one time, whether they come from an instant query or fro
 """
 
 import asyncio
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -63,14 +64,19 @@ class Answered:
 class SignalReader:
     """Reads all services of the fleet from their sources."""
 
-    def __init__(self, sources: Iterable[MetricsSource], *, live: bool = False) -> None:
+    def __init__(
+        self, sources: Iterable[MetricsSource], *, live: bool = False, patience_seconds: float = math.inf
+    ) -> None:
         """Make a reader.
 
         Args:
             sources: where to ask.
+            patience_seconds: how long a tick waits for one source. One that is slower is silent, and keeps no other
+                source's services waiting.
             live: times are those of now, so a source that has another clock is found out, and not believed.
         """
         self._live = live
+        self._patience_seconds = patience_seconds
         self._sources: dict[str, MetricsSource] = {}
         for source in sources:
             if source.name in self._sources:
@@ -82,12 +88,12 @@ class SignalReader:
     async def read(self, services: Sequence[ServiceSignals], at_seconds: float) -> Reading:
         """Observe every service at one time. Never raises for a source: what it costs is in ``failures``.
 
-        Takes at most the slowest source's timeout.
+        Takes at most the patience, or the slowest source's timeout if that is shorter.
         """
         by_source: dict[str, list[ServiceSignals]] = {}
         for service in services:
             by_source.setdefault(service.source, []).append(service)
-        parts = await asyncio.gather(*(self._read_source(*item, at_seconds) for item in by_source.items()))
+        parts = await asyncio.gather(*(self._read_in_time(*item, at_seconds) for item in by_source.items()))
         return Reading(
             observations={key: value for part in parts for key, value in part.observations.items()},
             failures=[failure for part in parts for failure in part.failures],
@@ -118,6 +124,16 @@ class SignalReader:
         """Drop all connections."""
         for client in self._clients.values():
             client.close()
+
+    async def _read_in_time(self, name: str, services: list[ServiceSignals], at_seconds: float) -> Reading:
+        within = None if math.isinf(self._patience_seconds) else self._patience_seconds
+        try:
+            async with asyncio.timeout(within):
+                return await self._read_source(name, services, at_seconds)
+        except TimeoutError:
+            error = MetricsUnavailable(f"metrics source {name!r}: no answer within {self._patience_seconds:g} s")
+            keys = [service.key for service in services]
+            return Reading({s.key: blind(s, at_seconds) for s in services}, [Failure(name, "", keys, error)])
 
     async def _read_source(self, name: str, services: list[ServiceSignals], at_seconds: float) -> Reading:
         client = self._clients.get(name)
