@@ -105,7 +105,7 @@ def _report(samples: list[sample.Sample], out: Path) -> None:
     longest = max(s.waiting_requests for s in samples)
     print(f"\nreplicas: {samples[0].current} → {most} → {last.current}")
     print(f"most requests waiting at once: {longest}")
-    print(f"requests cut when pods were removed: {last.killed_requests} (reversible drain comes next)")
+    print(f"requests cut when pods were removed: {last.killed_requests}")
     print(f"{out / 'timeline.png'}\n{out / 'timeline.csv'}")
 
 

@@ -9,6 +9,8 @@ from longtail_e2e.kwok import startup_annotations
 NAME: Final = "r1"
 NAMESPACE: Final = "longtail-demo"
 MAX_REPLICAS: Final = 14
+_IN_ROUTING: Final = {"longtail.dev/route": "true"}
+"""In the template and in the Service's selector, not in the Deployment's: how a replica leaves without being cut."""
 _START_SECONDS: Final = (8.0, 12.0)
 """Image, weights and warm-up of a 32B model take 80 to 120 s; the demo runs ten times as fast."""
 
@@ -16,6 +18,16 @@ _START_SECONDS: Final = (8.0, 12.0)
 def namespace() -> dict[str, Any]:
     """Return the demo's namespace."""
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+
+
+def service() -> dict[str, Any]:
+    """Return what sends requests to the servers: to those whose routing label says "true"."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": NAME, "namespace": NAMESPACE},
+        "spec": {"selector": {"app": NAME} | _IN_ROUTING, "ports": [{"port": 8000}]},
+    }
 
 
 def deployment(*, simulated: bool) -> dict[str, Any]:
@@ -40,7 +52,7 @@ def deployment(*, simulated: bool) -> dict[str, Any]:
             "replicas": 1,
             "selector": {"matchLabels": labels},
             "template": {
-                "metadata": {"labels": labels, "annotations": annotations},
+                "metadata": {"labels": labels | _IN_ROUTING, "annotations": annotations},
                 "spec": {"containers": [container], "terminationGracePeriodSeconds": 1},
             },
         },

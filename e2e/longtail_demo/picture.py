@@ -41,7 +41,11 @@ def draw(samples: Sequence[Sample], path: Path) -> None:
 
     replicas.step(seconds, [s.current for s in samples], where="post", color="tab:blue", label="asked for")
     ready = [s.ready for s in samples]
-    replicas.fill_between(seconds, ready, step="post", color="tab:blue", alpha=0.25, label="ready")
+    serving = [max(s.ready - s.draining, 0) for s in samples]
+    replicas.fill_between(seconds, serving, step="post", color="tab:blue", alpha=0.25, label="serving")
+    replicas.fill_between(
+        seconds, serving, ready, step="post", color="tab:orange", alpha=0.4, label="draining: no new requests"
+    )
     replicas.set_ylabel("replicas")
     replicas.set_xlabel("seconds")
     replicas.set_ylim(bottom=0)

@@ -120,8 +120,13 @@ def _start(cluster: Cluster | _Borrowed, *, operator: Operator, kubeconfig: Path
     engines = Engines(cluster, speed=SPEED)
     engines.start()
     cluster.prometheus.set_http_discovery(f"{engines.url}/sd")
-    cluster.kubectl.apply(manifests.deployment(simulated=simulated))
-    engines.put(manifests.NAME, namespace=manifests.NAMESPACE, selector=f"app={manifests.NAME}")
+    cluster.kubectl.apply(manifests.service(), manifests.deployment(simulated=simulated))
+    engines.put(
+        manifests.NAME,
+        namespace=manifests.NAMESPACE,
+        selector=f"app={manifests.NAME}",
+        service=manifests.NAME,
+    )
     source = {"url": cluster.prometheus_url, "scrapeIntervalSeconds": SCRAPE_SECONDS}
     operator.start(kubeconfig=kubeconfig, sources={"default": source})
     cluster.kubectl.apply(manifests.serving())

@@ -25,6 +25,8 @@ class Sample:
     """The operator's estimate; None before its first."""
     current: int
     ready: int
+    draining: int
+    """Out of routing, finishing what they have."""
     desired: float | None
     killed_requests: int
     reason: str
@@ -46,6 +48,7 @@ def take(place: Place, *, seconds: float, offered_requests_per_second: float) ->
         owed_tokens=place.operator.value("longtail_owed_tokens", **labels),
         current=target["spec"]["replicas"],
         ready=target["status"].get("readyReplicas", 0),
+        draining=round(place.operator.value("longtail_draining_replicas", **labels) or 0),
         desired=place.operator.value("longtail_desired_replicas", **labels),
         killed_requests=truth["killed_requests"],
         reason=decision.get("reason", ""),

@@ -17,7 +17,7 @@ _BAR = 40
 def render(samples: Sequence[Sample], *, phase: str) -> Group:
     """Return the table of the last looks."""
     table = Table(title=f"longtail demo: {phase}", expand=False)
-    for column in ("t s", "offered/s", "running", "waiting", "owed tokens", "current", "ready", "desired"):
+    for column in ("t s", "offered/s", "running", "waiting", "owed tokens", "asked", "ready", "draining", "desired"):
         table.add_column(column, justify="right")
     table.add_column("reason")
     for sample in samples[-_ROWS:]:
@@ -28,7 +28,7 @@ def render(samples: Sequence[Sample], *, phase: str) -> Group:
 
 def plain(sample: Sample) -> str:
     """Return one look as a line."""
-    names = ("t", "offered/s", "running", "waiting", "owed", "current", "ready", "desired", "reason")
+    names = ("t", "offered/s", "running", "waiting", "owed", "asked", "ready", "draining", "desired", "reason")
     return "  ".join(f"{name} {cell}" for name, cell in zip(names, _cells(sample), strict=True))
 
 
@@ -37,9 +37,12 @@ def bars(samples: Sequence[Sample], console: Console) -> None:
     step = max(1, len(samples) // 20)
     most = max((sample.current for sample in samples), default=1)
     for sample in samples[::step]:
-        ready = round(_BAR * sample.ready / most)
-        starting = max(round(_BAR * sample.current / most) - ready, 0)
-        console.print(f"{sample.seconds:4.0f} s  {'█' * ready}{'░' * starting}  {sample.current}", highlight=False)
+        serving = round(_BAR * max(sample.ready - sample.draining, 0) / most)
+        draining = max(round(_BAR * sample.ready / most) - serving, 0)
+        starting = max(round(_BAR * sample.current / most) - serving - draining, 0)
+        bar = f"{'█' * serving}{'▒' * draining}{'░' * starting}"
+        console.print(f"{sample.seconds:4.0f} s  {bar}  {sample.current}", highlight=False)
+    console.print("         █ serving  ▒ draining  ░ starting", highlight=False)
 
 
 def _cells(sample: Sample) -> tuple[str, ...]:
@@ -51,6 +54,7 @@ def _cells(sample: Sample) -> tuple[str, ...]:
         "–" if sample.owed_tokens is None else f"{sample.owed_tokens:,.0f}",
         str(sample.current),
         str(sample.ready),
+        str(sample.draining),
         "–" if sample.desired is None else f"{sample.desired:.0f}",
         sample.reason,
     )

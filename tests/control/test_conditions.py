@@ -6,6 +6,7 @@ import pytest
 
 from longtail.api.status import ConditionStatus
 from longtail.cluster.records import pod_record, serving_record, workload_record
+from longtail.cluster.routing import Routing
 from longtail.cluster.snapshot import ServingView
 from longtail.cluster.targets import Problem
 from longtail.control.conditions import conditions
@@ -14,7 +15,7 @@ from longtail.control.report import build_status
 from longtail.demand.estimate import Capacity, Demand, Lengths, Startup
 from longtail.demand.observation import MISSING, Observation, Quality, Signal
 from longtail.errors import ClusterUnavailable, MetricsUnavailable, SpecError
-from longtail.policy.decision import Decision, LadderStep, Reason, Rung
+from longtail.policy.decision import Decision, LadderStep, Placement, Reason, Rung
 from longtail_fakes.manifests import deployment, pod, serving
 
 TIME = "2026-11-24T08:00:00Z"
@@ -173,6 +174,38 @@ def test_every_situation_has_its_words(given: Outcome, expected: dict[str, str])
     said = {c.type: f"{c.status} {c.reason}" for c in conditions(given)}
     assert {kind: said[kind] for kind in expected} == expected
     assert len(said) == 8
+
+
+def drain_ready(*, policy: str = "Reversible", owner: str = "ReplicaSet", cost: str | None = None, **view) -> str:
+    spec = serving(drain={"policy": policy})
+    annotations = {} if cost is None else {"controller.kubernetes.io/pod-deletion-cost": cost}
+    pods = (pod_record(pod("r1-0", owner=(owner, "any"), annotations=annotations), previous=None),)
+    given = outcome(decision=replace(DECISION, placement=Placement(asked=2, replicas=1, commit=("r1-0",))))
+    changed = replace(given.view, record=serving_record(spec, previous=None), pods=pods, **view)
+    (said,) = [c for c in conditions(replace(given, view=changed)) if c.type == "DrainReady"]
+    return f"{said.status} {said.reason}"
+
+
+READY = Routing(problem=None, message="pods are switched by longtail.dev/route")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param({"routing": READY}, "True RoutingLabel", id="by-label"),
+        pytest.param({"routing": replace(READY, by_gate=True)}, "True ReadinessGate", id="by-gate"),
+        pytest.param(
+            {"routing": Routing(problem=Problem("NoRoutingLabel", ""))}, "False NoRoutingLabel", id="no-label"
+        ),
+        pytest.param({"routing": Routing(problem=Problem("NoPods", ""))}, "Unknown NoPods", id="nothing-to-look-at"),
+        pytest.param({"routing": READY, "policy": "Immediate"}, "False PolicyImmediate", id="not-wanted"),
+        pytest.param({"routing": READY, "owner": "RayCluster"}, "False VictimUnknown", id="nobody-knows-who-goes"),
+        pytest.param({"routing": READY, "cost": "7"}, "False DeletionCostOwned", id="cost-of-somebody-else"),
+        pytest.param({"routing": None}, "Unknown TargetUnavailable", id="not-looked-at"),
+    ],
+)
+def test_whether_replicas_can_leave_without_being_cut_is_said(given: dict, expected: str) -> None:
+    assert drain_ready(**given) == expected
 
 
 def test_the_cause_is_in_the_message() -> None:
