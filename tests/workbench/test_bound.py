@@ -24,7 +24,7 @@ def cheapest(need, interval, cold_start, initial):
     return min(costs.values())
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(needs, st.sampled_from([1.0, 15.0]), st.integers(0, 100), st.one_of(st.none(), st.integers(0, 6)))
 def test_the_level_decomposition_is_the_optimum_over_all_plans(need, interval, cold_start, initial):
     bound = lower_bound(
@@ -68,7 +68,7 @@ def test_without_waiting_the_need_is_the_peak_of_each_interval(pairs, slots):
 small = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 6)), min_size=1, max_size=4)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(small, st.integers(0, 3), st.integers(0, 12))
 def test_with_waiting_the_bound_is_below_the_best_of_all_ways_to_delay(pairs, wait, cold_start):
     pairs = sorted(pairs)
