@@ -13,8 +13,11 @@ SINCE_UNIX = 1_795_509_000.0
 
 
 def owns(manager: str, field: str = "f:replicas", *, subresource: str = "", at: str = SINCE) -> dict[str, Any]:
-    entry = {"manager": manager, "operation": "Update", "time": at, "fieldsV1": {"f:spec": {field: {}}}}
-    return entry | ({"subresource": subresource} if subresource else {})
+    """An entry as Kubernetes 1.36 writes it: without a time where it was written through /scale."""
+    entry = {"manager": manager, "operation": "Update", "fieldsV1": {"f:spec": {field: {}}}}
+    return (
+        entry | ({"subresource": subresource} if subresource else {}) | ({} if subresource == "scale" else {"time": at})
+    )
 
 
 def writer_of(*entries: dict[str, Any]) -> ReplicasWriter | None:
@@ -36,7 +39,7 @@ def writer_of(*entries: dict[str, Any]) -> ReplicasWriter | None:
             id="somebody-applied-our-own-number",
         ),
         pytest.param(
-            [owns("helm"), owns("kubectl", subresource="scale", at="2026-11-24T09:00:00Z")],
+            [owns("helm", at="2026-11-24T09:00:00Z"), owns("kubectl", subresource="scale")],
             "kubectl",
             False,
             id="the-latest-of-two",
@@ -50,7 +53,11 @@ def test_the_writer_of_replicas_is_whoever_owns_the_field(entries: list[dict[str
 
 
 def test_the_time_of_a_write_is_told() -> None:
-    assert writer_of(owns("kubectl", subresource="scale")) == ReplicasWriter(name="kubectl", at=SINCE_UNIX)
+    assert writer_of(owns("kubectl-edit")) == ReplicasWriter(name="kubectl-edit", at=SINCE_UNIX)
+
+
+def test_a_write_through_scale_has_no_time() -> None:
+    assert writer_of(owns("kubectl", subresource="scale")) == ReplicasWriter(name="kubectl", at=None)
 
 
 @pytest.mark.parametrize(

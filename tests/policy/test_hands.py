@@ -93,11 +93,11 @@ def test_a_blind_pool_says_both() -> None:
     assert "kubectl" in decision.message
 
 
-def contest(name: str, *, every: float, writes: int) -> Decision:
-    memory = WATCHED
+def contest(name: str, *, every: float, writes: int, dated: bool = True) -> Decision:
+    memory = replace(WATCHED, number_set=("longtail", 5))
     for number in range(writes):
         now = NOW + every * number
-        of = set_by(ReplicasWriter(name=name, at=now - 1))
+        of = set_by(ReplicasWriter(name=name, at=now - 1 if dated else None), replicas=8 + number % 2)
         observation = seen(3, ready_pods=8, reporting_pods=8)
         for look in range(3):  # the same write is seen by several ticks
             decision, memory = decide(
@@ -106,8 +106,30 @@ def contest(name: str, *, every: float, writes: int) -> Decision:
     return decision
 
 
-def test_who_keeps_setting_the_number_is_named() -> None:
-    assert contest("argocd-controller", every=180.0, writes=3).contested_by == "argocd-controller"
+@pytest.mark.parametrize("dated", [pytest.param(True, id="applied"), pytest.param(False, id="through-scale")])
+def test_who_keeps_setting_the_number_is_named(dated: bool) -> None:
+    assert contest("argocd-controller", every=180.0, writes=3, dated=dated).contested_by == "argocd-controller"
+
+
+def undated(*, first: bool, waits: float) -> Decision:
+    """kubectl scale from 5 to 8 leaves no time: it is when we first saw it, if we had seen another number before."""
+    memory = WATCHED if first else replace(WATCHED, number_set=("longtail", 5))
+    of = set_by(ReplicasWriter(name="kubectl"))
+    for now in (NOW, NOW + waits):
+        observation = seen(3, ready_pods=8, reporting_pods=8)
+        decision, memory = decide(
+            service=of, observation=observation, demand=plain(observation), memory=memory, now=now
+        )
+    return decision
+
+
+def test_a_write_without_a_time_has_its_grace_from_when_it_was_seen() -> None:
+    assert undated(first=False, waits=590.0).reason is Reason.MANUAL_SCALING
+    assert undated(first=False, waits=600.0).desired == 1
+
+
+def test_what_is_there_at_first_sight_and_has_no_time_is_how_it_was_found() -> None:
+    assert undated(first=True, waits=15.0).desired == 1
 
 
 def test_a_correction_or_two_are_no_contest() -> None:

@@ -67,7 +67,9 @@ def targets(draw: st.DrawFn, replicas: int) -> Target:
     """Pods of every kind, those that will never come among them; set by whoever."""
     kinds = draw(st.lists(st.sampled_from([*_PODS]), min_size=min(replicas, 6), max_size=min(replicas, 6)))
     some = tuple(replace(_PODS[kind], name=f"p-{n}") for n, kind in enumerate(kinds))
-    writer = draw(st.one_of(st.none(), st.builds(ReplicasWriter, name=st.just("kubectl"), at=recent)))
+    writer = draw(
+        st.one_of(st.none(), st.builds(ReplicasWriter, name=st.just("kubectl"), at=st.one_of(st.none(), recent)))
+    )
     return Target(
         replicas=replicas,
         ready_replicas=replicas,

@@ -1,5 +1,6 @@
 """What objects say about failures and about each other's writers, in the words of whoever said it. Pure."""
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -86,16 +87,17 @@ def replicas_writer(metadata: Mapping[str, Any], *, ours: str) -> ReplicasWriter
         for entry in metadata.get("managedFields") or ()
         if entry.get("subresource", "") in {"", "scale"}
         and "f:replicas" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
-        and entry.get("time", "") > created  # RFC 3339 in UTC: in the order of the alphabet
+        # RFC 3339 in UTC is in the order of the alphabet. A write through /scale has no time: it came later.
+        and ("time" not in entry or entry["time"] > created)
     ]
     if not owners:
         return None
     writers = [
         ReplicasWriter(
             name=entry.get("manager", ""),
-            at=datetime.fromisoformat(entry["time"]).timestamp() if entry.get("time") else 0.0,
+            at=datetime.fromisoformat(entry["time"]).timestamp() if "time" in entry else None,
             ours=entry.get("manager") == ours,
         )
         for entry in owners
     ]
-    return max(writers, key=lambda writer: (writer.ours, writer.at))
+    return max(writers, key=lambda writer: (writer.ours, math.inf if writer.at is None else writer.at))

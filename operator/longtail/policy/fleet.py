@@ -176,8 +176,8 @@ class ReplicasWriter:
 
     name: str
     """Field manager: "kubectl", "argocd-controller", "kube-controller-manager" for an HPA."""
-    at: float
-    """When, Unix seconds; whole ones, as managedFields are."""
+    at: float | None = None
+    """When, whole Unix seconds; None for a write through /scale, which keeps no time."""
     ours: bool = False
 
 

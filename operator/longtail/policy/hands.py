@@ -1,8 +1,9 @@
 """Other hands on the same number: whoever else sets spec.replicas is believed to have a reason.
 
-The API server keeps who set a field, and when, in managedFields. So a change by hand is recognised after a
-restart of ours too, and never confused with a late write of our own. Kinds that are known through /scale alone
-do not tell; there the number is ours.
+The API server keeps who set a field in managedFields, so a change by hand is never confused with a late write of
+our own. When it was set is told for an edit or an apply, and holds across a restart of ours; `kubectl scale` and
+HPAs write through /scale, which leaves no time, so there it is when we first saw it. Kinds that are known through
+/scale alone do not tell who; there the number is ours.
 
 A number set by hand stands for `Service.manual_grace_seconds`: it is not shrunk, because somebody may scale up
 for a launch that no metric shows yet, and it is not grown, because somebody may scale down in the middle of an
@@ -13,7 +14,7 @@ are written in the resource.
 from dataclasses import replace
 
 from longtail.policy.fleet import Mode, Service
-from longtail.policy.memory import ServiceMemory
+from longtail.policy.memory import ForeignWrite, ServiceMemory
 
 CONTEST_SECONDS = 3600.0
 CONTEST_WRITES = 3
@@ -22,36 +23,40 @@ CONTEST_WRITES = 3
 
 def look(memory: ServiceMemory, *, service: Service, now: float) -> ServiceMemory:
     """Remember who set the number since the last look."""
-    writes = tuple(write for write in memory.foreign_writes if write.at > now - CONTEST_SECONDS)
-    writer = service.target.writer if service.target is not None else None
-    if writer is not None and _is_foreign(service) and writer not in writes and writer.at > now - CONTEST_SECONDS:
-        writes = (*writes, writer)
-    return replace(memory, foreign_writes=writes)
-
-
-def manual(service: Service, *, now: float) -> str | None:
-    """Why the number is not to be touched now, in words; None when it may be."""
     target = service.target
-    if target is None or target.writer is None or not _is_foreign(service):
-        return None
-    ago = max(now - target.writer.at, 0.0)
-    if ago >= service.manual_grace_seconds:
-        return None
-    return (
-        f"{target.writer.name} set {target.replicas} replicas {ago:.0f} s ago, "
-        f"which stand for {service.manual_grace_seconds:.0f} s"
-    )
+    if target is None or target.writer is None:
+        return memory
+    oldest = now - max(CONTEST_SECONDS, service.manual_grace_seconds)
+    writes = tuple(write for write in memory.foreign_writes if write.at > oldest)
+    seen, writer = (target.writer.name, target.replicas), target.writer
+    if _is_against_us(service) and seen != memory.number_set:
+        # At first sight only what has a time, and was not there before us, is known to be a change.
+        at = writer.at if writer.at is not None else None if memory.number_set is None else now
+        if at is not None and at > max(service.created_at, oldest):
+            writes = (*writes, ForeignWrite(name=writer.name, replicas=target.replicas, at=at))
+    return replace(memory, foreign_writes=writes, number_set=seen)
 
 
-def contested_by(memory: ServiceMemory) -> str:
+def manual(service: Service, *, memory: ServiceMemory, now: float) -> str | None:
+    """Why the number is not to be touched now, in words; None when it may be. ``memory`` has had its `look`."""
+    target = service.target
+    if target is None or not _is_against_us(service) or not memory.foreign_writes:
+        return None
+    write = memory.foreign_writes[-1]
+    ago = max(now - write.at, 0.0)
+    if write.replicas != target.replicas or ago >= service.manual_grace_seconds:
+        return None
+    stands = f"which stand for {service.manual_grace_seconds:.0f} s"
+    return f"{write.name} set {write.replicas} replicas {ago:.0f} s ago, {stands}"
+
+
+def contested_by(memory: ServiceMemory, *, now: float) -> str:
     """The manager that keeps setting our number; empty when nobody does."""
-    names = [write.name for write in memory.foreign_writes]
+    names = [write.name for write in memory.foreign_writes if write.at > now - CONTEST_SECONDS]
     return next((name for name in names if names.count(name) >= CONTEST_WRITES), "")
 
 
-def _is_foreign(service: Service) -> bool:
-    """Whether the number was set by somebody else against us; who follows our advice does not."""
-    if service.mode is not Mode.ACTIVE:
-        return False
+def _is_against_us(service: Service) -> bool:
+    """Whether the number is somebody else's while we are in charge; who follows our advice is not against us."""
     writer = service.target.writer if service.target is not None else None
-    return writer is not None and not writer.ours and writer.at > service.created_at
+    return service.mode is Mode.ACTIVE and writer is not None and not writer.ours

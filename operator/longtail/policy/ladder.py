@@ -60,7 +60,7 @@ def decide(
         decision, proposal, memory = _decided(
             service=service, current=current, observation=observation, demand=demand, memory=memory, now=now
         )
-        decision = replace(decision, contested_by=hands.contested_by(memory))
+        decision = replace(decision, contested_by=hands.contested_by(memory, now=now))
     return decision, remembered(
         memory,
         current=current,
@@ -95,7 +95,7 @@ def _decided(
         # Warming up takes HPA's window, however soon a shrink could be taken back: it is about the history.
         behavior=service.limits.behavior,
         now=now,
-        by_hand=hands.manual(service, now=now),
+        by_hand=hands.manual(service, memory=memory, now=now),
     )
     if zero is not None and current == 0:
         decision = slumber.asleep(

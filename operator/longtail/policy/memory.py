@@ -7,9 +7,20 @@ from typing import Self
 from longtail.demand.memory import DemandMemory
 from longtail.policy.behavior import Recommendation, ScaleEvent
 from longtail.policy.decision import Shortage
-from longtail.policy.fleet import Behavior, ReplicasWriter, ServiceKey
+from longtail.policy.fleet import Behavior, ServiceKey
 from longtail.policy.idle_gaps import IdleClock
 from longtail.policy.idleness import IdleSamples
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignWrite:
+    """Somebody else set the number."""
+
+    name: str
+    """Field manager."""
+    replicas: int
+    at: float
+    """When, or when it was first seen, Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +59,10 @@ class ServiceMemory:
     """The last time that capacity could not be had; None once some came."""
     idle_clock: IdleClock = field(default_factory=IdleClock)
     """How long there has been no work, and how long it was before (for pools that may sleep)."""
-    foreign_writes: tuple[ReplicasWriter, ...] = ()
+    foreign_writes: tuple[ForeignWrite, ...] = ()
     """Who else set the number lately, oldest first."""
+    number_set: tuple[str, int] | None = None
+    """Who had set which number at the last look; None before the first."""
 
 
 @dataclass(frozen=True, slots=True)
