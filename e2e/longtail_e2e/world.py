@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ class World:
         self.operator = operator
         self.engines = engines
         self.namespace = namespace
+        self._together: list[dict[str, Any]] | None = None
 
     def deploy(
         self,
@@ -117,7 +119,20 @@ class World:
 
     def apply(self, manifest: dict[str, Any]) -> None:
         """Apply a manifest in the namespace."""
-        self.cluster.kubectl("apply", "-n", self.namespace, "-f", "-", manifests=manifest)
+        if self._together is not None:
+            self._together.append(manifest)
+        else:
+            self.cluster.kubectl("apply", "-n", self.namespace, "-f", "-", manifests=manifest)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Apply with one command, at its end, all that is applied in the block: kubectl takes a second each time."""
+        self._together = manifests = []
+        try:
+            yield
+        finally:
+            self._together = None
+        self.cluster.kubectl("apply", "-n", self.namespace, "-f", "-", manifests=manifests)
 
     def get(self, kind: str, name: str = "r1") -> dict[str, Any]:
         """Return an object of the namespace."""
