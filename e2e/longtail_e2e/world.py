@@ -127,7 +127,8 @@ class World:
     @contextmanager
     def together(self) -> Iterator[None]:
         """Apply with one command, at its end, all that is applied in the block: kubectl takes a second each time."""
-        self._together = manifests = []
+        manifests: list[dict[str, Any]] = []
+        self._together = manifests
         try:
             yield
         finally:
