@@ -297,3 +297,24 @@ class TestIdleness:
         since = NOW - TICK - ROUTING_LAG_SECONDS
         assert placed([*working(2), cordoned("r1-2", since=since)], 2, empty=["r1-2"]).commit == ("r1-2",)
         assert placed([*working(2), cordoned("r1-2", since=since + 0.1)], 2, empty=["r1-2"]).commit == ()
+
+
+def test_in_the_middle_of_a_rollout_not_even_a_start_is_taken_back() -> None:
+    # The Deployment might take the lowering from the ReplicaSet whose pods are at work.
+    plan = placed([*working(2), starting("r1-2")], 2, asked=4, rolling=True)
+    assert (plan.replicas, plan.commit) == (4, ())
+
+
+@pytest.mark.parametrize(
+    ("pods", "empty", "asked", "replicas"),
+    [
+        pytest.param(working(3), ["r1-0", "r1-1", "r1-2"], 3, 1, id="all are idle"),
+        pytest.param(working(3), ["r1-0", "r1-1"], 3, 3, id="one may be at work"),
+        pytest.param([*working(1), starting("r1-9")], ["r1-0"], 2, 2, id="the other one might go"),
+        pytest.param([*working(2), cordoned("r1-9")], ["r1-9"], 3, 3, id="the empty one would have to be named"),
+        pytest.param(working(1), [], 3, 1, id="nobody goes where nobody is"),
+    ],
+)
+def test_where_nobody_can_say_who_goes_nobody_may_be_at_work(pods, empty, asked: int, replicas: int) -> None:
+    plan = placed(pods, 1, asked=asked, empty=empty, order=VictimOrder.UNKNOWN)
+    assert (plan.replicas, plan.commit, plan.cordon) == (replicas, (), ())

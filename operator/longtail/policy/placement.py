@@ -116,7 +116,8 @@ def place(
     if may_shrink and not target.rolling:
         plan = plan.with_(_shrink(scene, desired=desired, plan=plan))
         plan = plan.with_(_commit(scene, plan=plan))
-    elif not may_shrink:
+    else:
+        # In the middle of a rollout a Deployment spreads a lowering over its ReplicaSets: over working pods too.
         plan = _keep_starts(plan)
     spared = {name: until for name, until in memory.spared_until.items() if until > now}
     spared |= {pod.name: now + rules.max_seconds for pod in overdue if pod.name in plan.uncordon}
@@ -162,6 +163,8 @@ def _cancel(scene: _Scene, *, surplus: int) -> _Plan:
     else:
         # In a ReplicaSet's own order, so that the pods that go are the pods named here.
         starts = sorted(pool.starting, key=lambda pod: (pod.scheduled_at is not None, -pod.created_at, pod.name))
+    if scene.order is VictimOrder.UNKNOWN:
+        starts = []  # a working pod might go instead
     unborn = min(pool.unseen, surplus)
     chosen = names(starts[: surplus - unborn])
     count = unborn + len(chosen)
@@ -190,6 +193,8 @@ def _shrink(scene: _Scene, *, desired: int, plan: _Plan) -> _Plan:
     if scene.rules.policy is DrainPolicy.IMMEDIATE:
         gone = names(candidates[:surplus])
         return _Plan(commit=gone, lower_by=len(gone), because=(f"deleted at once, as asked: {_list(gone)}",))
+    if scene.order is VictimOrder.UNKNOWN:
+        return _delete_unnamed(scene, surplus)
     if not any(pod.switch for pod in candidates):
         return _delete_idle(scene, candidates[:surplus])
     out = [pod for pod in pool.cordoned if pod.name not in plan.uncordon]
@@ -230,9 +235,18 @@ def _delete_idle(scene: _Scene, candidates: Sequence[Pod]) -> _Plan:
     return _Plan(commit=idle, lower_by=len(idle), because=(because,))
 
 
+def _delete_unnamed(scene: _Scene, surplus: int) -> _Plan:
+    """Where the controller takes whom it likes, nobody may be at work."""
+    if not all(scene.empty(pod) for pod in scene.pool.everybody):
+        return _Plan(because=("nobody can say which replica would go, and not all are idle",))
+    return _Plan(lower_by=surplus, because=(f"all are idle, deleted: any {surplus}",))
+
+
 def _commit(scene: _Scene, *, plan: _Plan) -> _Plan:
     """Delete the cordoned replicas that are empty, or out of time where the user wants them gone."""
     pool = scene.pool
+    if scene.order is VictimOrder.UNKNOWN:
+        return _Plan()
     late = scene.rules.on_deadline is DrainDeadline.DELETE
 
     def done(pod: Pod) -> bool:
