@@ -1,5 +1,7 @@
 """A service follows the pods of a cluster and takes its definition at its word."""
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -9,6 +11,7 @@ from longtail.workbench.engine.service import (
     RateDefinition,
     Service,
     ServiceDefinition,
+    endpoints_of_list,
     pods_of_list,
 )
 
@@ -62,6 +65,23 @@ def test_only_pods_with_the_route_label_get_requests():
     items = [pod("a"), pod("b", metadata={"labels": {"route": "open"}}), pod("c", metadata={"labels": None})]
     states = pods_of_list({"items": items}, route_label="route=open")
     assert [state.routable for state in states] == [False, True, False]
+
+
+def test_only_the_ready_endpoints_of_a_service_get_requests() -> None:
+    def endpoint(pod: str, **conditions: bool) -> dict[str, Any]:
+        return {"targetRef": {"kind": "Pod", "name": pod}, "conditions": conditions}
+
+    slices = [
+        {"endpoints": [endpoint("a", ready=True), endpoint("b", ready=False)]},
+        # No condition means ready; an address without a pod is none of ours; an empty slice has null.
+        {"endpoints": [endpoint("c"), {"addresses": ["10.0.0.9"]}]},
+        {"endpoints": None},
+    ]
+    ready = endpoints_of_list({"items": slices})
+    assert ready == {"a", "c"}
+    items = [{"metadata": {"name": name}} for name in "abcd"]
+    states = pods_of_list({"items": items}, endpoints=ready)
+    assert [state.name for state in states if state.routable] == ["a", "c"]
 
 
 def test_ready_pods_appear_and_gone_pods_go():
