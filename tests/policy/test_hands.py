@@ -128,6 +128,15 @@ def test_a_write_without_a_time_has_its_grace_from_when_it_was_seen() -> None:
     assert undated(first=False, waits=600.0).desired == 1
 
 
+def test_the_first_hand_on_a_pool_as_it_was_made_is_noticed() -> None:
+    memory, observation = WATCHED, seen(3, ready_pods=8, reporting_pods=8)
+    for of in (set_by(None, replicas=1), set_by(ReplicasWriter(name="kubectl"))):
+        decision, memory = decide(
+            service=of, observation=observation, demand=plain(observation), memory=memory, now=NOW
+        )
+    assert (decision.desired, decision.reason) == (8, Reason.MANUAL_SCALING)
+
+
 def test_what_is_there_at_first_sight_and_has_no_time_is_how_it_was_found() -> None:
     assert undated(first=True, waits=15.0).desired == 1
 

@@ -24,8 +24,10 @@ CONTEST_WRITES = 3
 def look(memory: ServiceMemory, *, service: Service, now: float) -> ServiceMemory:
     """Remember who set the number since the last look."""
     target = service.target
-    if target is None or target.writer is None:
+    if target is None:
         return memory
+    if target.writer is None:  # as it was made
+        return replace(memory, number_set=("", target.replicas))
     oldest = now - max(CONTEST_SECONDS, service.manual_grace_seconds)
     writes = tuple(write for write in memory.foreign_writes if write.at > oldest)
     seen, writer = (target.writer.name, target.replicas), target.writer
