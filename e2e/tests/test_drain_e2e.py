@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ import yaml
 from longtail_e2e import Cluster, wait_until
 from longtail_e2e.drains import LABEL, account
 from longtail_e2e.kwok import startup_annotations
-from longtail_e2e.operator import ENGINES, OPERATOR, USER, Engines, Operator, apply_definition
+from longtail_e2e.operator import ENGINES, NAMESPACE, OPERATOR, USER, Engines, Operator, apply_definition
 from longtail_e2e.world import World
 
 pytestmark = pytest.mark.e2e
@@ -31,6 +32,8 @@ ROOT = Path(__file__).parents[2]
 POOLS = int(os.environ.get("LONGTAIL_E2E_DRAIN_POOLS", "25"))
 CYCLES = int(os.environ.get("LONGTAIL_E2E_DRAIN_CYCLES", "200"))
 KILLS = int(os.environ.get("LONGTAIL_E2E_DRAIN_KILLS", "50"))
+OPERATORS = 3  # are killed side by side, each with a namespace of its own: most of a restart is waiting
+KILLED_POOLS = 5  # of each
 SLOTS = 4
 HIGH, LOW = 20.0, 2.0  # requests per second: about 11 at a time, three replicas' work, and 1
 WORK = 3  # replicas
@@ -75,13 +78,17 @@ class Pools:
         )
 
     def marks(self) -> list[str]:
-        """Everything of ours that is on a pod."""
+        """Everything of ours that is on a pod, and every pod out of routing."""
         return [
             f"{pod['metadata']['name']}: {key}"
             for name in self.names
             for pod in self.pods(name)
-            for key in pod["metadata"].get("annotations", {})
-            if key.startswith("longtail.dev/") or "deletion-cost" in key or "disrupt" in key or "evict" in key
+            for key in (*pod["metadata"].get("annotations", {}), f"label={pod['metadata']['labels'].get(LABEL)}")
+            if key == "label=draining"
+            or key.startswith("longtail.dev/")
+            or "deletion-cost" in key
+            or "disrupt" in key
+            or "evict" in key
         ]
 
     def lost(self) -> tuple[int, int]:
@@ -121,13 +128,18 @@ def world(cluster: Cluster, operator: Operator, engines: Engines, namespace: str
 
 @pytest.fixture
 def pools(world: World) -> Pools:
-    """Pools at work, each with three replicas or more."""
-    names = [f"p{number}" for number in range(POOLS)]
+    """Pools at work."""
+    return at_work(world, POOLS)
+
+
+def at_work(world: World, count: int) -> Pools:
+    """Pools with the work of all the three replicas that they may have."""
+    names = [f"p{number}" for number in range(count)]
     with world.together():
         for name in names:
             world.deploy(name, replicas=WORK, gpus=0, slots=SLOTS, seed=int(name[1:]))
             world.engines.rate(world.service(name), HIGH)
-            serve(world, name, maxReplicas=4)
+            serve(world, name, maxReplicas=WORK)
     made = Pools(world, names)
     made.wait(lambda: all(made.serving(name) >= WORK for name in names), "all pools at work", seconds=90)
     return made
@@ -149,15 +161,15 @@ def serve(world: World, name: str = "r1", **spec: Any) -> None:
     )
 
 
-def cycle(pools: Pools, name: str, *, chance: random.Random, stop: Callable[[], bool] = lambda: False) -> bool:
+def cycle(pools: Pools, name: str, *, chance: random.Random) -> bool:
     """Let the load of a pool fall until a replica leaves routing, and rise again; whether it rose within the drain."""
     engines, service = pools.world.engines, pools.world.service(name)
     engines.rate(service, LOW)
-    pools.wait(lambda: bool(pools.cordoned(name)) or stop(), f"{name} to shrink", seconds=60)
+    pools.wait(lambda: bool(pools.cordoned(name)), f"{name} to shrink", seconds=60)
     time.sleep(chance.uniform(0.0, 4.0))
     within = bool(pools.cordoned(name))
     engines.rate(service, HIGH)
-    pools.wait(lambda: pools.serving(name) >= WORK or stop(), f"{name} to be back", seconds=60)
+    pools.wait(lambda: pools.serving(name) >= WORK, f"{name} to be back", seconds=60)
     return within
 
 
@@ -171,53 +183,11 @@ def test_load_that_comes_and_goes_cuts_no_thought_and_is_met_by_those_who_were_l
     with ThreadPoolExecutor(POOLS) as threads:
         within = [one for some in threads.map(drive, pools.names) for one in some]
 
-    assert len(within) >= CYCLES
-    assert sum(within) >= CYCLES // 2, "most returns of load were to come within a drain"
-    assert pools.lost() == (0, 0)
     written = account(pools.world.cluster.control_plane.audit_events(), namespace=pools.world.namespace, user=USER)
-    assert written.wrong == []
-    assert written.uncordons >= CYCLES // 2
-
-
-def test_an_operator_that_is_killed_at_any_moment_is_finished_by_the_next_one(pools: Pools) -> None:
-    world, chance = pools.world, random.Random(50)
-    over = False
-
-    def drive(name: str) -> None:
-        own = random.Random(name)
-        while not over:
-            cycle(pools, name, chance=own, stop=lambda: over)
-
-    with ThreadPoolExecutor(POOLS) as threads:
-        driven = [threads.submit(drive, name) for name in pools.names]
-        try:
-            for _ in range(KILLS):
-                # A tick lasts some 0.3 s of each second: half of the moments are in the middle of its writes.
-                time.sleep(chance.uniform(0.0, 1.5))
-                running = world.cluster.processes[OPERATOR]
-                running.popen.kill()
-                running.popen.wait()
-                command = world.cluster.processes.stop(OPERATOR)
-                assert command is not None
-                world.cluster.processes.start(command)
-        finally:
-            over = True
-        for one in driven:
-            one.result()
     assert pools.lost() == (0, 0)
-    written = account(world.cluster.control_plane.audit_events(), namespace=world.namespace, user=USER)
     assert written.wrong == []
-    assert written.cordons > 0
-
-    for name in pools.names:
-        world.engines.silence(world.service(name))
-    pools.wait(
-        lambda: set(world.replicas_of(pools.names).values()) == {1} and not any(map(pools.cordoned, pools.names)),
-        "every pool at its one replica, and nobody cordoned",
-        seconds=90,
-    )
-    world.operator.wait_for_ticks(2)
-    pools.wait(lambda: pools.marks() == [], "no mark of ours on any pod", seconds=10)
+    assert (written.cordons >= CYCLES, len(within) >= CYCLES) == (True, True), written
+    assert written.uncordons >= CYCLES // 2, written
 
 
 def test_a_stateful_set_gives_up_its_highest_index_and_no_other(world: World) -> None:
@@ -289,6 +259,71 @@ def test_a_resource_that_is_switched_off_gives_back_what_it_took(world: World) -
     pools.wait(lambda: bool(pools.cordoned("r1")), "a replica to leave routing", seconds=60)
     world.cluster.kubectl("delete", "rsv", "r1", "-n", world.namespace)
     pools.wait(lambda: not pools.cordoned("r1") and pools.marks() == [], "all back in routing", seconds=20)
+
+
+def test_an_operator_that_is_killed_at_any_moment_is_finished_by_the_next_one(cluster: Cluster, world: World) -> None:
+    # The one that serves all namespaces would be a second writer.
+    cluster.processes.stop(OPERATOR)
+    names = [f"{world.namespace}-{number}" for number in range(OPERATORS)]
+    try:
+        for name in names:
+            cluster.kubectl("create", "namespace", name)
+        with ThreadPoolExecutor(OPERATORS) as threads:
+            killed = [threads.submit(killed_again_and_again, world, name, -(-KILLS // OPERATORS)) for name in names]
+            for one in killed:
+                one.result()
+    finally:
+        for name in names:
+            cluster.processes.stop(name)
+            cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def killed_again_and_again(world: World, namespace: str, kills: int) -> None:
+    """Kill an operator at random moments while its pools rise and fall; see that it leaves nothing behind."""
+    cluster, chance = world.cluster, random.Random(namespace[-1])
+    operator = Operator(
+        cluster, interval_seconds=1.0, name=namespace, flags=["--no-leader-elect", f"--namespaces={namespace}"]
+    )
+    source = {"url": cluster.prometheus_url, "scrapeIntervalSeconds": 1.0}
+    operator.start(kubeconfig=operator.install(), sources={"default": source})
+    own = World(cluster=cluster, operator=operator, engines=world.engines, namespace=namespace)
+    pools, over = at_work(own, KILLED_POOLS), threading.Event()
+
+    def drive(name: str) -> None:
+        moments = random.Random(name)
+        while not over.is_set():
+            for rate in (LOW, HIGH):
+                own.engines.rate(own.service(name), rate)
+                over.wait(moments.uniform(4.0, 10.0))
+
+    with ThreadPoolExecutor(KILLED_POOLS) as threads:
+        driven = [threads.submit(drive, name) for name in pools.names]
+        try:
+            for _ in range(kills):
+                # Long enough to get from a cordon to a commit in some lives, and to die before in the others.
+                time.sleep(chance.uniform(0.0, 6.0))
+                cluster.processes[namespace].popen.kill()
+                command = cluster.processes.stop(namespace)
+                assert command is not None
+                cluster.processes.start(command)
+        finally:
+            over.set()
+        for one in driven:
+            one.result()
+    user = f"system:serviceaccount:{NAMESPACE}:{namespace}"
+    written = account(cluster.control_plane.audit_events(), namespace=namespace, user=user)
+    assert pools.lost() == (0, 0)
+    assert written.wrong == []
+    assert min(written.cordons, written.uncordons, written.lowered) > 0, written
+
+    # What an operator that was never killed comes to in the end.
+    for name in pools.names:
+        own.engines.silence(own.service(name))
+    pools.wait(
+        lambda: set(own.replicas_of(pools.names).values()) == {1} and pools.marks() == [],
+        "every pool at its one replica, and no mark of ours on any pod",
+        seconds=90,
+    )
 
 
 def deploy_stateful_set(world: World, *, replicas: int) -> None:
