@@ -56,9 +56,7 @@ def gated(in_service: bool | None, **more) -> dict:
         pytest.param(pod("r1-0", labels=OUT), "switch cordoned", id="the-note-was-lost"),
         pytest.param(pod("r1-0", labels=IN, annotations=NOTES), "switch", id="put-back-by-hand"),
         pytest.param(pod("r1-0", labels={"app": "r1", LABEL: "debug"}), "isolated", id="taken-out-by-somebody"),
-        pytest.param(
-            pod("r1-0", labels={"app": "r1", LABEL: "debug"}, annotations=NOTES), "isolated", id="taken-over"
-        ),
+        pytest.param(pod("r1-0", labels={"app": "r1", LABEL: "debug"}, annotations=NOTES), "isolated", id="taken-over"),
         pytest.param(pod("r1-0", labels={"app": "r1"}), "", id="without-the-label"),
         pytest.param(gated(None), "switch", id="gate-not-set-yet"),
         pytest.param(gated(True), "switch", id="gate-open"),
