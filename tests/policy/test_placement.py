@@ -178,6 +178,12 @@ def test_in_doubt_nothing_is_deleted_and_nobody_leaves_but_growth_goes_on() -> N
     assert (up.uncordon, up.replicas) == (("r1-4",), 6)
 
 
+def test_a_plan_does_not_speak_of_starts_that_it_keeps() -> None:
+    pods = [*working(2), starting("r1-2")]
+    assert "no longer to be started" in placed(pods, 2).because
+    assert placed(pods, 2, may_shrink=False).because == "nothing to place"
+
+
 def test_during_a_rollout_nobody_leaves_and_nothing_is_deleted() -> None:
     plan = placed([*working(3), cordoned("r1-3")], 1, empty=["r1-3"], rolling=True)
     assert (plan.cordon, plan.commit, plan.replicas) == ((), (), 4)

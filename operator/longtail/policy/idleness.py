@@ -6,7 +6,7 @@ Absence of evidence is work: a pod without a fresh sample, or with a busy GPU, i
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from longtail.demand.observation import Observation, PodReading
+from longtail.demand.observation import Observation, PodReading, Signal
 
 BUSY_GPU_RATIO = 0.05
 """GPUs that are active for more of the time than this are at work. An idle engine that polls its queue stays
@@ -58,6 +58,15 @@ def is_empty(samples: IdleSamples | None, *, since: float) -> bool:
     )
 
 
+def gpu_busy(active_ratio: Signal) -> bool:
+    """Whether GPUs are known to be at work, however old the knowledge.
+
+    >>> gpu_busy(Signal(value=0.4)), gpu_busy(Signal(value=0.01))
+    (True, False)
+    """
+    return active_ratio.value is not None and active_ratio.value > BUSY_GPU_RATIO
+
+
 def requests_of(reading: PodReading | None) -> float | None:
     """Requests that a pod runs and queues; None where it does not say, which is not 0."""
     if reading is None or not (reading.running_requests.fresh and reading.waiting_requests.fresh):
@@ -69,7 +78,6 @@ def _empty_at(reading: PodReading, at_seconds: float) -> float | None:
     """When a pod was sampled empty; None when it was not, or nobody knows."""
     if requests_of(reading) != 0.0:
         return None
-    gpu = reading.gpu_active_ratio
-    if gpu.value is not None and gpu.value > BUSY_GPU_RATIO:
+    if gpu_busy(reading.gpu_active_ratio):
         return None
     return at_seconds - max(reading.running_requests.age_seconds, reading.waiting_requests.age_seconds)

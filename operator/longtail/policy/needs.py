@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from longtail.demand.estimate import Capacity, Demand
 from longtail.demand.observation import Observation, Quality, Signal
+from longtail.policy import words
 
 
 class Resource(enum.StrEnum):
@@ -52,7 +53,7 @@ def reactive(*, demand: Demand, observation: Observation, blind_pods: int) -> Ne
         return None
     waiting = observation.waiting_everywhere.value or 0.0
     busy = max(demand.slots_now - waiting, 0.0)
-    subject = f"{_number(busy)} running at target speed + {_number(waiting)} waiting need"
+    subject = f"{words.number(busy)} running at target speed + {words.number(waiting)} waiting need"
     need = _largest(
         _of_slots(demand.slots_now, demand.capacity, subject),
         _of_kv(_not_old(observation.kv_used_tokens, demand.kv_now_tokens), demand.capacity, "the KV caches hold"),
@@ -65,7 +66,7 @@ def reactive(*, demand: Demand, observation: Observation, blind_pods: int) -> Ne
         else f"{blind_pods} ready pods report nothing and count"
     )
     exact = need.exact + blind_pods
-    because = f"{need.because}; {pods} as full: {_replicas(whole(exact))}"
+    because = f"{need.because}; {pods} as full: {words.replicas(whole(exact))}"
     return Need(exact=exact, bound_by=need.bound_by, because=because)
 
 
@@ -77,7 +78,7 @@ def evidence(*, demand: Demand, observation: Observation) -> Need | None:
         "waiting in the gateway": observation.gateway_waiting_requests,
     }
     fresh = {what: signal.value for what, signal in parts.items() if signal.fresh and signal.value is not None}
-    subject = " + ".join(f"{_number(value)} {what}" for what, value in fresh.items()) + " need at least"
+    subject = " + ".join(f"{words.number(value)} {what}" for what, value in fresh.items()) + " need at least"
     return _largest(
         _of_slots(sum(fresh.values()) if fresh else None, demand.capacity, subject),
         _of_kv(_if_fresh(observation.kv_used_tokens), demand.capacity, "the KV caches hold"),
@@ -112,8 +113,8 @@ def _of_slots(slots: float | None, capacity: Capacity, subject: str) -> Need | N
         return None
     need = Need(exact=slots / capacity.slots_per_replica, bound_by=Resource.SLOTS, because="")
     because = (
-        f"{subject} {_number(slots)} slots; a replica has {_number(capacity.slots_per_replica)}: "
-        f"{_replicas(need.replicas)}"
+        f"{subject} {words.number(slots)} slots; a replica has {words.number(capacity.slots_per_replica)}: "
+        f"{words.replicas(need.replicas)}"
     )
     return Need(exact=need.exact, bound_by=need.bound_by, because=because)
 
@@ -123,7 +124,9 @@ def _of_kv(tokens: float | None, capacity: Capacity, subject: str) -> Need | Non
     if tokens is None or not per_replica:
         return None
     need = Need(exact=tokens / per_replica, bound_by=Resource.KV_CACHE, because="")
-    because = f"{subject} {tokens:,.0f} tokens; a replica has room for {per_replica:,.0f}: {_replicas(need.replicas)}"
+    because = (
+        f"{subject} {tokens:,.0f} tokens; a replica has room for {per_replica:,.0f}: {words.replicas(need.replicas)}"
+    )
     return Need(exact=need.exact, bound_by=need.bound_by, because=because)
 
 
@@ -139,16 +142,3 @@ def _if_fresh(signal: Signal) -> float | None:
 def _not_old(signal: Signal, value: float | None) -> float | None:
     """A number made from a signal, unless that signal is too old to be true now."""
     return value if signal.quality in {Quality.FRESH, Quality.PARTIAL} else None
-
-
-def _number(value: float) -> str:
-    """At most one decimal, and none where there is nothing behind it.
-
-    >>> _number(14.0), _number(14.26), _number(20480.0)
-    ('14', '14.3', '20,480')
-    """
-    return f"{value:,.1f}".removesuffix(".0")
-
-
-def _replicas(count: int) -> str:
-    return "1 replica" if count == 1 else f"{count} replicas"

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from longtail.demand.observation import Observation, PodReading
+from longtail.policy import words
 from longtail.policy.decision import Placement
 from longtail.policy.fleet import DrainDeadline, DrainPolicy, DrainRules, Pod, Service, VictimOrder
 from longtail.policy.idleness import is_empty, requests_of
@@ -76,6 +77,12 @@ class _Scene:
         """Whether a drain has taken longer than the user allows."""
         return pod.cordoned_at is not None and self.now - pod.cordoned_at > self.rules.max_seconds
 
+    def choose(self, candidates: Iterable[Pod], suits: Callable[[Pod], bool]) -> list[Pod]:
+        """Those that suit; of ordered pods only the ones that no other stands before."""
+        if self.order is VictimOrder.HIGHEST_INDEX:
+            return _leading(candidates, suits)
+        return [pod for pod in candidates if suits(pod)]
+
     def rested(self, pod: Pod) -> bool:
         """Whether a pod may be cordoned: not right after a drain of it took too long."""
         spared_until = self.memory.spared_until.get(pod.name)
@@ -110,15 +117,16 @@ def place(
         now=now,
     )
     overdue = [pod for pod in scene.pool.cordoned if scene.overdue(pod)]
+    # In the middle of a rollout a Deployment spreads a lowering over its ReplicaSets: over working pods too.
+    may_lower = may_shrink and not target.rolling
     plan = _grow(scene, desired=desired)
+    if may_lower:
+        plan = plan.with_(_cancel(scene, surplus=scene.pool.serving + len(plan.uncordon) - desired))
     if rules.on_deadline is DrainDeadline.UNCORDON:
         plan = plan.with_(_give_up(overdue, plan))
-    if may_shrink and not target.rolling:
+    if may_lower:
         plan = plan.with_(_shrink(scene, desired=desired, plan=plan))
         plan = plan.with_(_commit(scene, plan=plan))
-    else:
-        # In the middle of a rollout a Deployment spreads a lowering over its ReplicaSets: over working pods too.
-        plan = _keep_starts(plan)
     spared = {name: until for name, until in memory.spared_until.items() if until > now}
     spared |= {pod.name: now + rules.max_seconds for pod in overdue if pod.name in plan.uncordon}
     asked = scene.pool.asked
@@ -139,12 +147,12 @@ def _grow(scene: _Scene, *, desired: int) -> _Plan:
     back = _returning(scene)[: max(desired - len(pool.working) - pool.faceless, 0)]
     plan = _Plan(
         uncordon=names(back),
-        because=(f"back into routing: {_list(names(back))}",) if back else (),
+        because=(f"back into routing: {words.some(names(back))}",) if back else (),
     )
     missing = desired - pool.serving - len(back)
-    if missing > 0:
-        return plan.with_(_Plan(raise_by=missing, because=(f"{_replicas(missing)} more to be started",)))
-    return plan.with_(_cancel(scene, surplus=-missing))
+    if missing <= 0:
+        return plan
+    return plan.with_(_Plan(raise_by=missing, because=(f"{words.replicas(missing)} more to be started",)))
 
 
 def _returning(scene: _Scene) -> list[Pod]:
@@ -158,27 +166,25 @@ def _returning(scene: _Scene) -> list[Pod]:
 def _cancel(scene: _Scene, *, surplus: int) -> _Plan:
     """Take back starts that are no longer needed: nobody has ever sent them a request."""
     pool = scene.pool
+    if surplus <= 0:
+        return _Plan()
     if scene.order is VictimOrder.HIGHEST_INDEX:
         starts = _leading(_downwards(pool.everybody), lambda pod: pod in pool.starting)
+    elif scene.order is VictimOrder.UNKNOWN:
+        starts = []  # a working pod might go instead
     else:
         # In a ReplicaSet's own order, so that the pods that go are the pods named here.
         starts = sorted(pool.starting, key=lambda pod: (pod.scheduled_at is not None, -pod.created_at, pod.name))
-    if scene.order is VictimOrder.UNKNOWN:
-        starts = []  # a working pod might go instead
     unborn = min(pool.unseen, surplus)
     chosen = names(starts[: surplus - unborn])
     count = unborn + len(chosen)
-    because = (f"{_replicas(count)} no longer to be started",) if count else ()
+    because = (f"{words.replicas(count)} no longer to be started",) if count else ()
     return _Plan(commit=chosen, lower_by=count, because=because)
-
-
-def _keep_starts(plan: _Plan) -> _Plan:
-    return replace(plan, commit=(), lower_by=0)
 
 
 def _give_up(overdue: Iterable[Pod], plan: _Plan) -> _Plan:
     late = tuple(pod.name for pod in overdue if pod.name not in plan.uncordon and pod.switch)
-    return _Plan(uncordon=late, because=(f"not empty in time, back into routing: {_list(late)}",) if late else ())
+    return _Plan(uncordon=late, because=(f"not empty in time, back into routing: {words.some(late)}",) if late else ())
 
 
 def _shrink(scene: _Scene, *, desired: int, plan: _Plan) -> _Plan:
@@ -192,18 +198,16 @@ def _shrink(scene: _Scene, *, desired: int, plan: _Plan) -> _Plan:
     candidates = _victims(scene)
     if scene.rules.policy is DrainPolicy.IMMEDIATE:
         gone = names(candidates[:surplus])
-        return _Plan(commit=gone, lower_by=len(gone), because=(f"deleted at once, as asked: {_list(gone)}",))
+        return _Plan(commit=gone, lower_by=len(gone), because=(f"deleted at once, as asked: {words.some(gone)}",))
     if scene.order is VictimOrder.UNKNOWN:
         return _delete_unnamed(scene, surplus)
     if not any(pod.switch for pod in candidates):
         return _delete_idle(scene, candidates[:surplus])
     out = [pod for pod in pool.cordoned if pod.name not in plan.uncordon]
     room = max(1, int(CORDONED_SHARE * (len(pool.working) + len(out)))) - len(out)
-    able = [pod for pod in candidates if pod.switch and scene.rested(pod)]
-    if scene.order is VictimOrder.HIGHEST_INDEX:
-        able = _leading(candidates, lambda pod: pod.switch and scene.rested(pod))
+    able = scene.choose(candidates, lambda pod: pod.switch and scene.rested(pod))
     leaving = names(able[: max(min(surplus, room), 0)])
-    return _Plan(cordon=leaving, because=(f"out of routing: {_list(leaving)}",) if leaving else ())
+    return _Plan(cordon=leaving, because=(f"out of routing: {words.some(leaving)}",) if leaving else ())
 
 
 def _victims(scene: _Scene) -> Sequence[Pod]:
@@ -227,11 +231,10 @@ def _victims(scene: _Scene) -> Sequence[Pod]:
 
 def _delete_idle(scene: _Scene, candidates: Sequence[Pod]) -> _Plan:
     """Without a switch: nothing keeps new requests away, so only who is empty already may go."""
-    if scene.order is VictimOrder.HIGHEST_INDEX:
-        idle = names(_leading(candidates, scene.empty))
-    else:
-        idle = tuple(pod.name for pod in candidates if scene.empty(pod))
-    because = f"idle, deleted: {_list(idle)}" if idle else "no replica is idle, and none can be taken out of routing"
+    idle = names(scene.choose(candidates, scene.empty))
+    because = (
+        f"idle, deleted: {words.some(idle)}" if idle else "no replica is idle, and none can be taken out of routing"
+    )
     return _Plan(commit=idle, lower_by=len(idle), because=(because,))
 
 
@@ -259,7 +262,7 @@ def _commit(scene: _Scene, *, plan: _Plan) -> _Plan:
         others = len(pool.starting) + len(pool.broken) - sum(pod.name in plan.commit for pod in pool.starting)
         ready = [pod for pod in pool.cordoned if done(pod)] if others + pool.unseen == 0 else []
     gone = names(ready)
-    return _Plan(commit=gone, lower_by=len(gone), because=(f"empty, deleted: {_list(gone)}",) if gone else ())
+    return _Plan(commit=gone, lower_by=len(gone), because=(f"empty, deleted: {words.some(gone)}",) if gone else ())
 
 
 def _downwards(pods: Iterable[Pod]) -> list[Pod]:
@@ -270,16 +273,3 @@ def _downwards(pods: Iterable[Pod]) -> list[Pod]:
 def _leading(pods: Iterable[Pod], suits: Callable[[Pod], bool]) -> list[Pod]:
     """The pods before the first that does not suit: behind it nobody can go."""
     return list(itertools.takewhile(suits, pods))
-
-
-def _list(pods: Sequence[str]) -> str:
-    """A few names, and how many more.
-
-    >>> _list(("a", "b", "c", "d", "e"))
-    'a, b, c and 2 more'
-    """
-    return ", ".join(pods[:3]) + (f" and {len(pods) - 3} more" if len(pods) > 3 else "")
-
-
-def _replicas(count: int) -> str:
-    return "1 replica" if count == 1 else f"{count} replicas"

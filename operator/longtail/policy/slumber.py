@@ -19,7 +19,7 @@ from longtail.demand.observation import Observation, Signal
 from longtail.policy.decision import Decision, LadderStep, Reason, Rung
 from longtail.policy.fleet import Limits, Service, ZeroRules
 from longtail.policy.idle_gaps import IdleClock, keep_awake_seconds, tick
-from longtail.policy.idleness import BUSY_GPU_RATIO
+from longtail.policy.idleness import gpu_busy
 
 WAKE_PRICE_STARTS = 2.0
 """Price of waking up, in cold starts: one that the GPU loads and computes nothing, and one that somebody waits,
@@ -143,8 +143,7 @@ def _door(rules: ZeroRules, observation: Observation) -> float | None:
 
 def _idle(observation: Observation, door: float | None, *, serving: int) -> bool | None:
     """True: no work for certain. False: work. None: nobody can say."""
-    active = observation.gpu_active_ratio.value
-    if (door or 0.0) > 0 or _load(observation) > 0 or (active is not None and active > BUSY_GPU_RATIO):
+    if (door or 0.0) > 0 or _load(observation) > 0 or gpu_busy(observation.gpu_active_ratio):
         return False
     if door is None:
         return None

@@ -12,7 +12,7 @@ from longtail.demand.estimate import Demand
 from longtail.demand.observation import Observation, Quality, Signal, worst
 from longtail.policy.decision import Reason
 from longtail.policy.fleet import Behavior, Pod
-from longtail.policy.idleness import BUSY_GPU_RATIO
+from longtail.policy.idleness import gpu_busy
 from longtail.policy.memory import ServiceMemory
 
 SCRAPE_GRACE_SECONDS = 60.0
@@ -126,9 +126,10 @@ def _doubts(
         last = memory.reported_at.get(name)
         if not signal.fresh and last is not None and now - last <= FORGET_SECONDS:
             yield Reason.METRICS_PARTIAL, f"{name}: last known {now - last:.0f} s ago, now {signal.quality}"
-    gpu = observation.gpu_active_ratio.value
-    if gpu is not None and gpu > BUSY_GPU_RATIO and not any(signal.value for signal in core.values()):
-        yield Reason.GPU_BUSY, f"no request is reported, yet the GPUs are busy {100 * gpu:.0f} % of the time"
+    gpu = observation.gpu_active_ratio
+    if gpu_busy(gpu) and not any(signal.value for signal in core.values()):
+        busy = 100 * (gpu.value or 0.0)
+        yield Reason.GPU_BUSY, f"no request is reported, yet the GPUs are busy {busy:.0f} % of the time"
     window = behavior.scale_down.stabilization_window_seconds
     watched = 0.0 if memory.watched_since is None else now - memory.watched_since
     if watched < window:
