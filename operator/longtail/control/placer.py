@@ -10,7 +10,7 @@ marked and is not empty any more is pardoned instead.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
@@ -42,8 +42,6 @@ class _Task:
     placement: Placement
     label: str
     pods: Mapping[str, PodRecord]
-    staying: Collection[str]
-    """Pods that are neither on their way out nor to be deleted: no mark for deletion may stay on them."""
     cordoned: list[str] = field(default_factory=list)
     uncordoned: list[str] = field(default_factory=list)
     drained: tuple[str, ...] = ()
@@ -53,6 +51,13 @@ class _Task:
     @property
     def key(self) -> ServiceKey:
         return self.outcome.view.record.key
+
+    def stays(self, name: str) -> bool:
+        """Whether a pod is neither on its way out nor to be deleted: no mark for deletion may stay on it."""
+        view = self.outcome.view
+        assert view.target is not None
+        present = names(roster(policy_target(view, view.target)).everybody)
+        return name in present and name not in self.placement.commit
 
     def done(self) -> Outcome:
         return replace(
@@ -198,7 +203,7 @@ class Placer:
         unread = {o.view.record.key.namespace for o in outcomes if o.view.problem and o.view.problem.reason == _UNREAD}
         strays: list[tuple[PodRecord, Callable[[PodRecord], Awaitable[None]]]] = []
         for record in self._store.marked_pods():
-            task, name = managed.get(record.uid), record.pod.name
+            task = managed.get(record.uid)
             if record.pod.deleting or record.finished:
                 continue
             if record.has_gate and record.in_service is None:
@@ -208,7 +213,7 @@ class Placer:
                     strays.append((record, self._release))
             elif needs_repair(record):
                 strays.append((record, self._release))
-            elif record.pod.condemned and name in task.staying:
+            elif record.pod.condemned and task.stays(record.pod.name):
                 strays.append((record, self._cordons.pardon))
         return strays
 
@@ -246,13 +251,11 @@ def _task(outcome: Outcome) -> _Task | None:
         return None
     if effective_mode(view) is not Mode.ACTIVE:
         return None
-    present = names(roster(policy_target(view, view.target)).everybody)
     return _Task(
         outcome=outcome,
         placement=decision.placement,
         label=view.record.spec.drain.routing_label,
         pods={record.pod.name: record for record in view.pods},
-        staying=set(present) - set(decision.placement.commit),
     )
 
 
