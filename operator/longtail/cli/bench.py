@@ -1,19 +1,17 @@
 """``longtail bench``: the figures that longtail is held to, measured on this machine."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import Progress as Bar
 from rich.table import Table
 
+from longtail.cli.progress import progress_bar
 from longtail.workbench.bench_demand import run_demand_benchmark
 from longtail.workbench.bench_report import with_figures
-from longtail.workbench.forecasting import Progress
 from longtail.workbench.scenarios import SEED
 from longtail.workbench.traces.catalogue import ENVIRONMENT_VARIABLE, data_directory
 
@@ -46,7 +44,7 @@ def bench_demand(*, as_json: bool, quick: bool, data: Path | None, seed: int, re
         message = f"skipped: no real traces here; set {ENVIRONMENT_VARIABLE} to their directory"
         click.echo(json.dumps({"skipped": message}) if as_json else message)
         return
-    with _progress() as progress:
+    with progress_bar("reading traces") as progress:
         figures = run_demand_benchmark(directory, quick=quick, progress=progress, seed=seed)
     if report is not None:
         report.write_text(with_figures(report.read_text(encoding="utf-8"), figures), encoding="utf-8")
@@ -54,18 +52,6 @@ def bench_demand(*, as_json: bool, quick: bool, data: Path | None, seed: int, re
         click.echo(json.dumps(figures, indent=2))
     else:
         _print(figures)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar on the error stream, so that it never mixes with the figures."""
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading traces", total=1.0)
-
-        def report(doing: str, share: float) -> None:
-            bar.update(task, description=doing, completed=share)
-
-        yield report
 
 
 def _print(figures: dict[str, Any]) -> None:

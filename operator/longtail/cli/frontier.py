@@ -2,20 +2,19 @@
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import Progress as Bar
 from rich.table import Table
 
+from longtail.cli.pool_options import cold_start, is_trace_file
+from longtail.cli.progress import progress_bar
 from longtail.errors import SettingsError
 from longtail.workbench.bench_report import replace_figures
 from longtail.workbench.evaluation.case import CaseName, Pool
-from longtail.workbench.evaluation.frontier import Plan, Progress, run_frontier
+from longtail.workbench.evaluation.frontier import Plan, run_frontier
 from longtail.workbench.evaluation.journal import Journal
 from longtail.workbench.evaluation.page import write_page
 from longtail.workbench.evaluation.pictures import draw_pictures
@@ -48,14 +47,7 @@ class _Percents(click.ParamType[tuple[float, ...]]):
 @click.command()
 @click.argument("traces", metavar="TRACE...", nargs=-1)
 @click.option("--policies", default="all", show_default=True, help="Comma-separated names, or all.")
-@click.option(
-    "--cold-start",
-    "cold_start_seconds",
-    type=click.FloatRange(min=0),
-    default=180.0,
-    show_default=True,
-    help="Mean seconds from a GPU to ready; each is drawn within 20 %.",
-)
+@cold_start
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--attainment", type=_Percents(), default="95,99,99.5", show_default=True, help="Percents to compare at.")
 @click.option(
@@ -190,7 +182,7 @@ def frontier(
         workers=workers or os.cpu_count() or 1,
     )
     kept = journal_path or (out.with_suffix(".journal.jsonl") if out else None)
-    with _progress() as progress:
+    with progress_bar("reading traces") as progress:
         results = run_frontier(plan, journal=Journal(kept), progress=progress)
     summary = summarise(results, plan)
     if out is not None:
@@ -215,23 +207,11 @@ def _data_of(trace: str, directory: Path | None) -> Path | None:
     Raises:
         SettingsError: the scenario's data are not here.
     """
-    if Path(trace).is_file() or trace.endswith((".csv", ".csv.gz", ".npz")):
+    if is_trace_file(trace):
         return None
     if directory is None:
         raise SettingsError(f"{trace}: real traces are not here: {ENVIRONMENT_VARIABLE} names their directory")
     return directory
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar on the error stream, so that it never mixes with the figures."""
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading traces", total=1.0)
-
-        def report(doing: str, share: float) -> None:
-            bar.update(task, description=doing, completed=share)
-
-        yield report
 
 
 def _print(summary: Any) -> None:

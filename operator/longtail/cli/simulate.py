@@ -4,21 +4,20 @@ import itertools
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import Progress as Bar
 from rich.table import Table
 
+from longtail.cli.pool_options import cold_start, is_trace_file
+from longtail.cli.progress import progress_bar
 from longtail.errors import TraceError
 from longtail.workbench import scenarios
 from longtail.workbench.fleet.policies import pilot, truth_of
 from longtail.workbench.fleet.run import Run
 from longtail.workbench.fleet.setting import Drain, ReplicaSize, Requests, Routing, Scraping, Setting
-from longtail.workbench.fleet.simulation import Progress
 from longtail.workbench.fleet.simulation import simulate as fly
 from longtail.workbench.fleet.sizing import need_of
 from longtail.workbench.traces.catalogue import data_directory
@@ -41,14 +40,7 @@ _ORACLE = "oracle-"
     show_default=True,
     help="Pace of every sequence.",
 )
-@click.option(
-    "--cold-start",
-    "cold_start_seconds",
-    type=click.FloatRange(min=0),
-    default=180.0,
-    show_default=True,
-    help="Mean seconds from a GPU to ready; each is drawn within 20 %.",
-)
+@cold_start
 @click.option("--min-replicas", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option("--max-replicas", type=click.IntRange(min=1), default=None, help="Default: twice the trace's peak need.")
 @click.option(
@@ -109,8 +101,9 @@ def simulate(
     truth = truth_of(scenario.trace, setting) if policy.startswith(_ORACLE) else None
     flown = pilot(policy, setting, knob=knob, truth=truth, max_output_tokens=scenario.max_output_tokens)
     requests = Requests.of(scenario.trace, duration_seconds=scenario.duration_seconds)
-    with _progress(f"{policy} on {scenario.name}") as progress:
-        run = fly(requests, setting, flown, progress=progress)
+    doing = f"{policy} on {scenario.name}"
+    with progress_bar(doing) as report:
+        run = fly(requests, setting, flown, progress=lambda share: report(doing, share))
     bound = need.bound_gpu_hours(setting)
     if out is None:
         _print(run, bound)
@@ -124,7 +117,7 @@ def _scenario(trace: str) -> scenarios.Scenario:
     Raises:
         TraceError: there is neither.
     """
-    if Path(trace).exists() or trace.endswith((".csv", ".csv.gz", ".npz")):
+    if is_trace_file(trace):
         read = read_trace(trace)
         longest = float(read.output_tokens.max(initial=1))
         return scenarios.Scenario(read.name, scenarios.Family.REASONING, read, longest, max(read.span_seconds, 15.0))
@@ -138,14 +131,6 @@ def _scenario(trace: str) -> scenarios.Scenario:
         known.append(scenario.name)
     without = "" if data is not None else " (real traces are not here: see LONGTAIL_DATA)"
     raise TraceError(f"{trace}: no such file, and no such scenario among {', '.join(known)}{without}")
-
-
-@contextmanager
-def _progress(doing: str) -> Iterator[Progress]:
-    """A bar on the error stream, so that it never mixes with the result."""
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(doing, total=1.0)
-        yield lambda share: bar.update(task, completed=share)
 
 
 def _write(out: Path, result: dict[str, Any]) -> None:
