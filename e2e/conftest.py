@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from longtail_e2e import Cluster, PrintedProgress, unavailable
+from longtail_e2e.operator import ENGINES, Engines
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,6 +35,17 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         progress=_Uncaptured(request.config),
     ) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def engines(cluster: Cluster) -> Iterator[Engines]:
+    """Simulated inference servers, 50 times as fast as real ones, that Prometheus scrapes with their GPUs."""
+    running = Engines(cluster, speed=50.0)
+    running.start()
+    cluster.prometheus.set_http_discovery(f"{running.url}/sd", f"{running.url}/sd/witnesses")
+    yield running
+    cluster.prometheus.set_http_discovery()
+    cluster.processes.stop(ENGINES)
 
 
 @pytest.fixture

@@ -57,16 +57,6 @@ def faulty(cluster: Cluster) -> Iterator[FaultyMetrics]:
 
 
 @pytest.fixture(scope="module")
-def engines(cluster: Cluster) -> Iterator[Engines]:
-    running = Engines(cluster, speed=50.0)
-    running.start()
-    cluster.prometheus.set_http_discovery(f"{running.url}/sd", f"{running.url}/sd/witnesses")
-    yield running
-    cluster.prometheus.set_http_discovery()
-    cluster.processes.stop("engines")
-
-
-@pytest.fixture(scope="module")
 def operator(cluster: Cluster, engines: Engines, faulty: FaultyMetrics) -> Iterator[Operator]:
     apply_definition(cluster, crds=ROOT / "crds")
     running = Operator(cluster, interval_seconds=TICK_SECONDS)

@@ -29,16 +29,6 @@ BUSY = 45.0  # requests per second: about 25 at a time, where a replica has 8 sl
 
 
 @pytest.fixture(scope="module")
-def engines(cluster: Cluster) -> Iterator[Engines]:
-    running = Engines(cluster, speed=50.0)
-    running.start()
-    cluster.prometheus.set_http_discovery(f"{running.url}/sd", f"{running.url}/sd/witnesses")
-    yield running
-    cluster.prometheus.set_http_discovery()
-    cluster.processes.stop("engines")
-
-
-@pytest.fixture(scope="module")
 def operator(cluster: Cluster, engines: Engines) -> Iterator[Operator]:
     apply_definition(cluster, crds=ROOT / "crds")
     running = Operator(cluster, interval_seconds=1.0)
