@@ -141,6 +141,18 @@ async def test_who_was_marked_and_has_work_again_is_pardoned(world: World) -> No
     assert world.pod("r1-0")["annotations"] == {}
 
 
+async def test_nothing_is_lowered_while_a_replica_set_may_know_another_pod_as_marked(world: World) -> None:
+    world.pool()
+    world.see(PODS, pod("r1-0", labels=OUT, annotations=NOTES | COST))
+    # A start that was to be taken back when the operator died; it has become ready and works.
+    world.see(PODS, pod("r1-1", labels=IN, annotations=COST))
+    (first,) = (await world.place(r1=Placement(asked=4, replicas=3, commit=("r1-0",)))).values()
+    assert world.written() == ["r1-1:pardoned"]
+    assert (first.asked, first.drained) == (None, ())
+    await world.place(r1=Placement(asked=4, replicas=3, commit=("r1-0",)))
+    assert world.written() == ["r1-1:pardoned", "r1=3"]
+
+
 async def test_who_is_on_the_way_out_is_not_pardoned(world: World) -> None:
     world.pool()
     world.see(PODS, pod("r1-0", labels=OUT, annotations=NOTES | COST))

@@ -142,16 +142,26 @@ class ReplicaSet:
         )
 
     def carry_out(self, placement: Placement, *, dies_before_write: int | None = None) -> None:
-        """Execute a placement as the operator does, write by write. A target that moved is left alone.
+        """Execute a placement as the operator does, write by write (see `longtail.control.placer`).
+
+        A target that moved is left alone. Marks for deletion that nobody planned are taken back; replicas are
+        lowered by those who were marked before this tick, if nobody else was.
 
         Raises:
             OperatorDied: before the write with that number, counted from 0.
         """
+        condemned = {name for name, pod in self.pods.items() if pod.cost < 0}
+        strays = condemned - set(placement.commit)
+        lowered = placement.replicas + len(placement.commit) - len(condemned)
         writes: list[Callable[[], None]] = []
         writes += [lambda name=name: self._route(name, routed=True) for name in placement.uncordon]  # type: ignore[misc]  # bound now
+        writes += [lambda name=name: self._pardon(name) for name in sorted(strays)]  # type: ignore[misc]
+        if placement.replicas > placement.asked:
+            writes.append(lambda: self._scale(placement.asked, placement.replicas))
         writes += [lambda name=name: self._route(name, routed=False) for name in placement.cordon]  # type: ignore[misc]
         writes += [lambda name=name: self._condemn(name) for name in placement.commit]  # type: ignore[misc]
-        writes += [lambda: self._scale(placement)]
+        if not strays and lowered < placement.asked:
+            writes.append(lambda: self._scale(placement.asked, lowered))
         for number, write in enumerate(writes):
             if number == dies_before_write:
                 raise OperatorDied
@@ -166,9 +176,13 @@ class ReplicaSet:
         if pod := self.pods.get(name):
             pod.cost = -1000
 
-    def _scale(self, placement: Placement) -> None:
-        if self.replicas == placement.asked:
-            self.replicas = placement.replicas
+    def _pardon(self, name: str) -> None:
+        if pod := self.pods.get(name):
+            pod.cost = 0
+
+    def _scale(self, asked: int, replicas: int) -> None:
+        if self.replicas == asked:
+            self.replicas = replicas
 
 
 def _victim_order(pod: EnginePod) -> tuple[bool, bool, int, float, str]:

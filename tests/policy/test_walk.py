@@ -66,7 +66,7 @@ class Walk(RuleBasedStateMachine):
         )
         self.decision = decisions[KEY]
         placement = self.decision.placement
-        if placement is not None and placement.changes:
+        if placement is not None:
             try:
                 pool.carry_out(placement, dies_before_write=dies_before_write)
             except OperatorDied:

@@ -6,7 +6,8 @@ is seen then: nothing here is remembered, and nothing queues.
 
 A ReplicaSet learns of a deletion cost and of a lower number of replicas by two watches, in either order. So the cost
 is written in one tick and the number lowered in the next one that still plans to delete these pods: whoever was
-marked and is not empty any more is pardoned instead.
+marked and is not empty any more is pardoned instead. For the same reason nothing is lowered in a tick that found a
+mark on anybody else: the ReplicaSet may not have heard of the pardon yet, and would take that pod.
 """
 
 import logging
@@ -58,6 +59,10 @@ class _Task:
         assert view.target is not None
         present = names(roster(policy_target(view, view.target)).everybody)
         return name in present and name not in self.placement.commit
+
+    def marked_strays(self) -> list[str]:
+        """Pods that stay and carried a mark for deletion when the tick began."""
+        return [name for name, record in self.pods.items() if record.pod.condemned and self.stays(name)]
 
     def done(self) -> Outcome:
         return replace(
@@ -163,6 +168,9 @@ class Placer:
                 return
             for name in commit:
                 await self._condemn(task, task.pods[name])
+            if strays := task.marked_strays():
+                logger.info("not lowered: marks to be seen gone", extra={"service": str(task.key), "pods": strays})
+                return
             ready = [name for name in commit if task.pods[name].pod.condemned and self._is_condemned(task.pods[name])]
         replicas = task.placement.replicas + len(commit) - len(ready)
         if replicas < task.placement.asked:
