@@ -12,6 +12,7 @@ from longtail.policy.fleet import DrainDeadline, DrainPolicy, DrainRules, Pod, T
 from longtail.policy.idleness import ROUTING_LAG_SECONDS, IdleSamples, idle_samples
 from longtail.policy.memory import ServiceMemory
 from longtail.policy.placement import place
+from longtail.policy.roster import roster
 
 from .worlds import NOW, TICK, service
 
@@ -78,6 +79,7 @@ def placed(
     before = memory or ServiceMemory(idle=dict.fromkeys(empty, EMPTY))
     placement, _ = place(
         service=replace(service(1), target=target, drain=rules or DrainRules()),
+        pool=roster(target),
         observation=Observation(at_seconds=NOW, pods=tuple(readings)),
         desired=desired,
         may_shrink=may_shrink,

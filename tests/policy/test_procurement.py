@@ -12,6 +12,7 @@ from longtail.policy.fleet import Pod, Service, Target
 from longtail.policy.ladder import decide
 from longtail.policy.memory import ServiceMemory
 from longtail.policy.procurement import FORGET_SECONDS, LONGEST_BACKOFF_SECONDS, Procured, procure
+from longtail.policy.roster import roster
 
 from .worlds import AT_ONCE, NOW, TICK, WATCHED, demand, pods, rung, seen, service
 
@@ -40,7 +41,9 @@ def pool(*some: Pod, replicas: int | None = None, **over: str) -> Target:
 
 
 def procured(number: int, target: Target, *, known: Shortage | None = None, now: float = NOW) -> Procured:
-    return procure(number, target=target, highest=20, known=known, patience_seconds=PATIENCE, now=now)
+    return procure(
+        number, target=target, pool=roster(target), highest=20, known=known, patience_seconds=PATIENCE, now=now
+    )
 
 
 def shortage(**over: object) -> Shortage:

@@ -27,7 +27,7 @@ def look(memory: ServiceMemory, *, service: Service, now: float) -> ServiceMemor
     if target is None:
         return memory
     if target.writer is None:  # as it was made
-        return replace(memory, number_set=("", target.replicas))
+        return _noted(memory, memory.foreign_writes, ("", target.replicas))
     oldest = now - max(CONTEST_SECONDS, service.manual_grace_seconds)
     writes = tuple(write for write in memory.foreign_writes if write.at > oldest)
     seen, writer = (target.writer.name, target.replicas), target.writer
@@ -36,6 +36,12 @@ def look(memory: ServiceMemory, *, service: Service, now: float) -> ServiceMemor
         at = writer.at if writer.at is not None else None if memory.number_set is None else now
         if at is not None and at > max(service.created_at, oldest):
             writes = (*writes, ForeignWrite(name=writer.name, replicas=target.replicas, at=at))
+    return _noted(memory, writes, seen)
+
+
+def _noted(memory: ServiceMemory, writes: tuple[ForeignWrite, ...], seen: tuple[str, int]) -> ServiceMemory:
+    if seen == memory.number_set and writes == memory.foreign_writes:
+        return memory
     return replace(memory, foreign_writes=writes, number_set=seen)
 
 

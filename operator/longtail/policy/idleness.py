@@ -76,8 +76,9 @@ def requests_of(reading: PodReading | None) -> float | None:
 
 def _empty_at(reading: PodReading, at_seconds: float) -> float | None:
     """When a pod was sampled empty; None when it was not, or nobody knows."""
-    if requests_of(reading) != 0.0:
+    running, waiting = reading.running_requests, reading.waiting_requests
+    if running.value != 0 or waiting.value != 0:  # most pods: told from the others first, and cheaply
         return None
-    if gpu_busy(reading.gpu_active_ratio):
+    if not (running.fresh and waiting.fresh) or gpu_busy(reading.gpu_active_ratio):
         return None
-    return at_seconds - max(reading.running_requests.age_seconds, reading.waiting_requests.age_seconds)
+    return at_seconds - max(running.age_seconds, waiting.age_seconds)

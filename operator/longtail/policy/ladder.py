@@ -19,13 +19,13 @@ from longtail.demand.observation import Observation
 from longtail.policy import hands, needs, slumber, trust
 from longtail.policy.behavior import Verdict, limit_rate, stabilise, where_reversible, within_tolerance
 from longtail.policy.decision import Decision, LadderStep, Reason, Rung
-from longtail.policy.fleet import DrainPolicy, Fallback, Limits, Mode, Service
+from longtail.policy.fleet import DrainPolicy, Fallback, Limits, Mode, Service, Target
 from longtail.policy.idleness import idle_samples
 from longtail.policy.memory import ServiceMemory, event_since, remembered
 from longtail.policy.needs import Need
 from longtail.policy.placement import place
 from longtail.policy.procurement import procure
-from longtail.policy.roster import roster
+from longtail.policy.roster import Roster, roster
 from longtail.policy.trust import Trust
 
 
@@ -49,18 +49,21 @@ def decide(
     if target is None:
         # Nothing is decided, so the last decision stands: its change may still come to light.
         return _hold(memory.current, Reason.TARGET_UNAVAILABLE, "the target cannot be scaled", demand), memory
-    current = roster(target).serving
+    pool = roster(target)
+    current = pool.serving
     event = event_since(memory, current=current)
-    memory = replace(memory, events=(*memory.events, event) if event else memory.events)
+    if event is not None:
+        memory = replace(memory, events=(*memory.events, event))
     proposal = None
     if service.mode is Mode.OFF or (target.replicas == 0 and service.zero is None):
         why = "mode is Off" if service.mode is Mode.OFF else "scaled to 0 by somebody else, which is a pause"
         decision = _hold(current, Reason.SCALING_DISABLED, why, demand)
     else:
         decision, proposal, memory = _decided(
-            service=service, current=current, observation=observation, demand=demand, memory=memory, now=now
+            service=service, pool=pool, observation=observation, demand=demand, memory=memory, now=now
         )
-        decision = replace(decision, contested_by=hands.contested_by(memory, now=now))
+        contested_by = hands.contested_by(memory, now=now)
+        decision = replace(decision, contested_by=contested_by) if contested_by else decision
     return decision, remembered(
         memory,
         current=current,
@@ -74,7 +77,7 @@ def decide(
 def _decided(
     *,
     service: Service,
-    current: int,
+    pool: Roster,
     observation: Observation,
     demand: Demand,
     memory: ServiceMemory,
@@ -82,7 +85,7 @@ def _decided(
 ) -> tuple[Decision, int | None, ServiceMemory]:
     """The decision for a service that may be scaled, its proposal, and the memory."""
     assert service.target is not None
-    zero, limits, proposal = service.zero, _limits(service), None
+    zero, limits, current, proposal = service.zero, _limits(service), pool.serving, None
     if zero is not None:
         clock = slumber.follow(memory.idle_clock, rules=zero, observation=observation, serving=current, now=now)
         memory = replace(memory, idle_clock=clock)
@@ -106,12 +109,12 @@ def _decided(
         wish = _fall_back(wish, fallback=service.fallback, trusted=trusted, memory=memory, now=now)
         decision, proposal, memory = _climb(
             wish,
-            service=service,
+            target=service.target,
+            pool=pool,
             limits=limits,
             trusted=trusted,
             demand=demand,
             memory=memory,
-            current=current,
             now=now,
         )
         if zero is not None and trusted.doubt is None and not decision.hold and decision.desired <= current:
@@ -121,7 +124,7 @@ def _decided(
     else:
         decision = _into_limits(current, limits=limits, trusted=trusted, demand=demand)
     decision, memory = _placed(
-        decision, service=service, observation=observation, trusted=trusted, memory=memory, now=now
+        decision, service=service, pool=pool, observation=observation, trusted=trusted, memory=memory, now=now
     )
     return decision, proposal, memory
 
@@ -138,6 +141,7 @@ def _placed(
     decision: Decision,
     *,
     service: Service,
+    pool: Roster,
     observation: Observation,
     trusted: Trust,
     memory: ServiceMemory,
@@ -147,6 +151,7 @@ def _placed(
     order = decision.limited_by is Reason.TOO_MANY_REPLICAS and trusted.doubt is Reason.WARMING_UP
     placement, memory = place(
         service=service,
+        pool=pool,
         observation=observation,
         desired=decision.desired,
         may_shrink=trusted.doubt is None or order,
@@ -235,22 +240,23 @@ def _larger(floor: Need, forecast: Need) -> Need:
 def _climb(
     wish: _Wish,
     *,
-    service: Service,
+    target: Target,
+    pool: Roster,
     limits: Limits,
     trusted: Trust,
     demand: Demand,
     memory: ServiceMemory,
-    current: int,
     now: float,
 ) -> tuple[Decision, int | None, ServiceMemory]:
     """The decision, the proposal to remember for stabilisation (None: the tick has none to give), and the memory."""
-    assert service.target is not None
+    current = pool.serving
     floored = max(wish.replicas, limits.min_replicas)
     bounded = min(floored, limits.max_replicas)
     proposal, verdict = _behave(bounded, wish=wish, limits=limits, memory=memory, current=current, now=now)
     supply = procure(
         verdict.replicas,
-        target=service.target,
+        target=target,
+        pool=pool,
         highest=limits.max_replicas,
         known=memory.shortage,
         patience_seconds=demand.startup.p90_seconds,
@@ -282,7 +288,8 @@ def _climb(
         demand=demand,
         shortage=supply.shortage if supply.felt else None,
     )
-    memory = replace(memory, shortage=supply.shortage)
+    if supply.shortage != memory.shortage:
+        memory = replace(memory, shortage=supply.shortage)
     return decision, _to_remember(proposal, trusted=trusted, current=current), memory
 
 

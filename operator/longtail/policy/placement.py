@@ -22,7 +22,7 @@ from longtail.policy.decision import Placement
 from longtail.policy.fleet import DrainDeadline, DrainPolicy, DrainRules, Pod, Service, VictimOrder
 from longtail.policy.idleness import is_empty, requests_of
 from longtail.policy.memory import ServiceMemory
-from longtail.policy.roster import Roster, names, roster
+from longtail.policy.roster import Roster, names
 
 CORDONED_SHARE = 0.2
 """At most this share of a pool is out of routing at a time (and at least one may be): a forecast that was
@@ -90,12 +90,20 @@ class _Scene:
 
 
 def place(
-    *, service: Service, observation: Observation, desired: int, may_shrink: bool, memory: ServiceMemory, now: float
+    *,
+    service: Service,
+    pool: Roster,
+    observation: Observation,
+    desired: int,
+    may_shrink: bool,
+    memory: ServiceMemory,
+    now: float,
 ) -> tuple[Placement, ServiceMemory]:
     """Plan how a service gets from the replicas that serve to ``desired``.
 
     Args:
         service: with a target.
+        pool: the target's roster.
         observation: readings of its pods.
         desired: replicas that should serve.
         may_shrink: False while anything about the observation is in doubt: then nothing is deleted, and
@@ -109,19 +117,19 @@ def place(
     target, rules = service.target, service.drain
     assert target is not None
     scene = _Scene(
-        pool=roster(target),
+        pool=pool,
         rules=rules,
         order=target.victims,
         readings={reading.name: reading for reading in observation.pods},
         memory=memory,
         now=now,
     )
-    overdue = [pod for pod in scene.pool.cordoned if scene.overdue(pod)]
+    overdue = [pod for pod in pool.cordoned if scene.overdue(pod)]
     # In the middle of a rollout a Deployment spreads a lowering over its ReplicaSets: over working pods too.
     may_lower = may_shrink and not target.rolling
     plan = _grow(scene, desired=desired)
     if may_lower:
-        plan = plan.with_(_cancel(scene, surplus=scene.pool.serving + len(plan.uncordon) - desired))
+        plan = plan.with_(_cancel(scene, surplus=pool.serving + len(plan.uncordon) - desired))
     if rules.on_deadline is DrainDeadline.UNCORDON:
         plan = plan.with_(_give_up(overdue, plan))
     if may_lower:
@@ -129,16 +137,15 @@ def place(
         plan = plan.with_(_commit(scene, plan=plan))
     spared = {name: until for name, until in memory.spared_until.items() if until > now}
     spared |= {pod.name: now + rules.max_seconds for pod in overdue if pod.name in plan.uncordon}
-    asked = scene.pool.asked
     placement = Placement(
-        asked=asked,
-        replicas=asked + plan.raise_by - plan.lower_by,
+        asked=pool.asked,
+        replicas=pool.asked + plan.raise_by - plan.lower_by,
         cordon=plan.cordon,
         uncordon=plan.uncordon,
         commit=plan.commit,
         because="; ".join(plan.because) or "nothing to place",
     )
-    return placement, replace(memory, spared_until=spared)
+    return placement, memory if spared == memory.spared_until else replace(memory, spared_until=spared)
 
 
 def _grow(scene: _Scene, *, desired: int) -> _Plan:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from longtail.policy.decision import Shortage, ShortageReason
 from longtail.policy.fleet import Pod, Target
-from longtail.policy.roster import Roster, roster
+from longtail.policy.roster import Roster
 
 OVERDUE_STARTS = 3.0
 """A start that takes this many times the P90 hangs."""
@@ -53,17 +53,17 @@ class Procured:
     """More replicas are needed than work."""
 
 
-def blocked_starts(target: Target, *, patience_seconds: float, now: float) -> tuple[Blocked, ...]:
-    """The starts that are not to be counted on, each with its reason.
+def blocked_starts(target: Target, pool: Roster, *, patience_seconds: float, now: float) -> tuple[Blocked, ...]:
+    """The starts that are not to be counted on, each with its reason. ``pool`` is the target's roster.
 
+    >>> from longtail.policy.roster import roster
     >>> pod = Pod(name="r1-0", created_at=0.0, unschedulable_message="0/2 nodes are available")
     >>> target = Target(replicas=1, ready_replicas=0, pods=(pod,))
-    >>> blocked_starts(target, patience_seconds=60.0, now=50.0)
+    >>> blocked_starts(target, roster(target), patience_seconds=60.0, now=50.0)
     ()
-    >>> [start.reason.value for start in blocked_starts(target, patience_seconds=60.0, now=70.0)]
+    >>> [start.reason.value for start in blocked_starts(target, roster(target), patience_seconds=60.0, now=70.0)]
     ['Unschedulable']
     """
-    pool = roster(target)
     starts = (blocked_start(pod, patience_seconds=patience_seconds, now=now) for pod in pool.starting)
     found = [blocked for blocked in starts if blocked is not None]
     if target.refused_message and pool.unseen + pool.faceless:
@@ -91,6 +91,7 @@ def procure(
     number: int,
     *,
     target: Target,
+    pool: Roster,
     highest: int,
     known: Shortage | None,
     patience_seconds: float,
@@ -101,13 +102,13 @@ def procure(
     Args:
         number: replicas that should serve.
         target: with its pods.
+        pool: its roster.
         highest: most replicas that may serve.
         known: the shortage that is remembered.
         patience_seconds: how long a start may take, > 0.
         now: Unix seconds.
     """
-    pool = roster(target)
-    blocked = blocked_starts(target, patience_seconds=patience_seconds, now=now)
+    blocked = blocked_starts(target, pool, patience_seconds=patience_seconds, now=now)
     shortage = _judge(target, pool, blocked, known=known, patience_seconds=patience_seconds, now=now)
     if shortage is None:
         return Procured(number, _on_the_way(pool), None)
@@ -153,6 +154,8 @@ def _felt(
     target: Target, pool: Roster, blocked: tuple[Blocked, ...], *, patience_seconds: float, now: float
 ) -> Iterator[Blocked]:
     """Blocked starts that say something about the next one, the oldest first."""
+    if not blocked:
+        return
     placed_at = max((pod.scheduled_at for pod in target.pods if pod.scheduled_at is not None), default=0.0)
     for start in sorted(blocked, key=lambda each: (each.since, each.message)):
         if start.reason in _STANDING:

@@ -8,7 +8,7 @@ from longtail.policy.fleet import Pod, Target
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """Each replica exactly once. Pods that are on their way out are in none of the groups."""
+    """Each replica exactly once."""
 
     asked: int
     """spec.replicas."""
@@ -20,6 +20,8 @@ class Roster:
     """Was ready once and is not now: may come back, and may hold open streams."""
     cordoned: tuple[Pod, ...]
     isolated: tuple[Pod, ...]
+    deleting: tuple[Pod, ...]
+    """On their way out already: replicas that nobody asks for any more."""
     unseen: int
     """Asked for, without a pod yet."""
     faceless: int
@@ -44,27 +46,38 @@ def roster(target: Target) -> Roster:
     """
     alive = [pod for pod in target.pods if not pod.deleting]
     leaving = max(len(alive) - target.replicas, 0)
-    gone = {pod.name for pod in [pod for pod in alive if pod.condemned][:leaving]}
-    alive = [pod for pod in alive if pod.name not in gone]
-    cordoned = tuple(pod for pod in alive if pod.cordoned)
-    isolated = tuple(pod for pod in alive if pod.isolated and not pod.cordoned)
-    others = [pod for pod in alive if not pod.cordoned and not pod.isolated]
+    if leaving:
+        gone = {pod.name for pod in [pod for pod in alive if pod.condemned][:leaving]}
+        alive = [pod for pod in alive if pod.name not in gone]
+    working: list[Pod] = []
+    starting: list[Pod] = []
+    broken: list[Pod] = []
+    cordoned: list[Pod] = []
+    isolated: list[Pod] = []
+    for pod in alive:
+        if pod.cordoned:
+            cordoned.append(pod)
+        elif pod.isolated:
+            isolated.append(pod)
+        elif pod.ready:
+            working.append(pod)
+        elif pod.ready_at is None or pod.stopped:
+            starting.append(pod)
+        else:
+            broken.append(pod)
     # Without a single pod in sight nobody knows whether the replicas are on their way or at work.
     faceless = 0 if target.pods else target.replicas
     return Roster(
         asked=target.replicas,
-        working=tuple(pod for pod in others if pod.ready),
-        starting=tuple(pod for pod in others if not pod.ready and _holds_nothing(pod)),
-        broken=tuple(pod for pod in others if not pod.ready and not _holds_nothing(pod)),
-        cordoned=cordoned,
-        isolated=isolated,
+        working=tuple(working),
+        starting=tuple(starting),
+        broken=tuple(broken),
+        cordoned=tuple(cordoned),
+        isolated=tuple(isolated),
+        deleting=tuple([pod for pod in target.pods if pod.deleting]),
         unseen=max(target.replicas - len(alive) - faceless, 0),
         faceless=faceless,
     )
-
-
-def _holds_nothing(pod: Pod) -> bool:
-    return pod.ready_at is None or pod.stopped
 
 
 def names(pods: Sequence[Pod]) -> tuple[str, ...]:

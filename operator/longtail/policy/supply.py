@@ -32,11 +32,10 @@ def supply_of(
     pool = roster(target)
     ready = len(pool.working) if target.pods else target.ready_replicas
     patience = memory.start_seconds or start_seconds
-    coming = [pod for pod in pool.starting if not pod.failure_message]
     ages = [
         max(now - pod.created_at, 0.0)
-        for pod in coming
-        if blocked_start(pod, patience_seconds=patience, now=now) is None
+        for pod in pool.starting
+        if not pod.failure_message and blocked_start(pod, patience_seconds=patience, now=now) is None
     ]
     unseen = pool.unseen if target.pods else max(target.replicas - ready, 0)
     if target.refused_message:
@@ -45,7 +44,7 @@ def supply_of(
     supply = Supply(
         ready_replicas=ready,
         pending_ages_seconds=(*ages, *[0.0] * unseen),
-        draining_replicas=len(pool.cordoned) + sum(pod.deleting and pod.ready for pod in target.pods),
+        draining_replicas=len(pool.cordoned) + sum(pod.ready for pod in pool.deleting),
         cold_starts_seconds=cold_starts,
     )
     return supply, memory
@@ -62,12 +61,14 @@ def _cold_starts(
     Pods that were ready at the first sight of a service teach nothing: what they show is the last change of
     their condition, and a pod that flapped yesterday would pass for a cold start of days.
     """
-    learned = []
-    known = memory.known_pods & {pod.name for pod in pods}
-    for pod in pods:
-        if pod.ready_at is None or pod.name in known:
-            continue
-        known |= {pod.name}
-        if memory.met and not pod.restarted and pod.ready_at >= pod.created_at:
-            learned.append(min(pod.ready_at - pod.created_at, longest))
-    return tuple(learned), replace(memory, known_pods=known, met=True)
+    before = memory.known_pods
+    news = [pod for pod in pods if pod.ready_at is not None and pod.name not in before]
+    learned = tuple(
+        min(pod.ready_at - pod.created_at, longest)
+        for pod in news
+        if memory.met and not pod.restarted and pod.ready_at is not None and pod.ready_at >= pod.created_at
+    )
+    names = {pod.name for pod in pods}
+    if memory.met and not news and names >= before:
+        return learned, memory
+    return learned, replace(memory, known_pods=(before & names).union(pod.name for pod in news), met=True)

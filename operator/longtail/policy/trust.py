@@ -45,16 +45,21 @@ def look(memory: ServiceMemory, *, observation: Observation, now: float) -> Serv
     reported = {
         name: now if signal.fresh else memory.reported_at.get(name) for name, signal in _optional(observation).items()
     }
-    blind_since = None if _countable(observation) else memory.blind_since if memory.blind_since is not None else now
-    memory = replace(
-        memory,
-        reported_at={name: at for name, at in reported.items() if at is not None},
-        blind_since=blind_since,
-    )
-    if not _countable(observation) or observation.ready_pods == 0:
-        return memory
+    reported_at = {name: at for name, at in reported.items() if at is not None}
+    if not _countable(observation):
+        return replace(
+            memory, reported_at=reported_at, blind_since=now if memory.blind_since is None else memory.blind_since
+        )
+    if observation.ready_pods == 0:
+        return replace(memory, reported_at=reported_at, blind_since=None)
     unbroken = memory.watched_at is not None and now - memory.watched_at <= GAP_SECONDS
-    return replace(memory, watched_since=memory.watched_since if unbroken else now, watched_at=now)
+    return replace(
+        memory,
+        reported_at=reported_at,
+        blind_since=None,
+        watched_since=memory.watched_since if unbroken else now,
+        watched_at=now,
+    )
 
 
 def judge(
@@ -92,11 +97,11 @@ def _judge(
     if _countable(observation) and demand.slots_now is None:
         because = "running and waiting requests are known, but not yet how many slots they need"
         return Trust(countable=False, doubt=Reason.METRICS_MISSING, because=because)
-    fresh_faces = sum(
-        pod.ready and pod.ready_at is not None and now - pod.ready_at < SCRAPE_GRACE_SECONDS for pod in pods
-    )
-    silent = observation.ready_pods - observation.reporting_pods
     for doubt, because in _doubts(observation, memory=memory, behavior=behavior, now=now):
+        fresh_faces = sum(
+            pod.ready and pod.ready_at is not None and now - pod.ready_at < SCRAPE_GRACE_SECONDS for pod in pods
+        )
+        silent = observation.ready_pods - observation.reporting_pods
         return Trust(
             countable=_countable(observation),
             doubt=doubt,
