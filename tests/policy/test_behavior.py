@@ -14,7 +14,7 @@ from longtail.policy.behavior import (
     scale_down_limit,
     scale_up_limit,
     stabilise,
-    where_reversible,
+    window_seconds,
     within_tolerance,
 )
 from longtail.policy.decision import Reason
@@ -278,5 +278,6 @@ def test_a_shrink_that_can_be_taken_back_needs_a_short_window_unless_the_user_se
         Behavior(),
         Behavior(scale_down=ScalingRules(stabilization_window_seconds=300, policies=())),
     )
-    assert where_reversible(default).scale_down.stabilization_window_seconds == 60
-    assert where_reversible(explicit) == explicit
+    assert window_seconds(default.scale_down, reversible=True) == 60
+    assert window_seconds(default.scale_down, reversible=False) == 300
+    assert window_seconds(explicit.scale_down, reversible=True) == 300

@@ -10,7 +10,7 @@ What HPA keeps in its controller comes in as arguments: past recommendations (un
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from longtail.policy.decision import Reason
 from longtail.policy.fleet import Behavior, PolicyType, ScalingRules, SelectPolicy
@@ -41,12 +41,10 @@ class Verdict:
     reason: Reason | None = None
 
 
-def where_reversible(behavior: Behavior) -> Behavior:
-    """The rules for a pool whose replicas leave reversibly."""
-    window = behavior.scale_down.reversible_window_seconds
-    if window is None:
-        return behavior
-    return replace(behavior, scale_down=replace(behavior.scale_down, stabilization_window_seconds=window))
+def window_seconds(rules: ScalingRules, *, reversible: bool) -> int:
+    """The stabilisation window, which may be another one where replicas leave reversibly."""
+    window = rules.reversible_window_seconds if reversible else None
+    return rules.stabilization_window_seconds if window is None else window
 
 
 def within_tolerance(*, exact: float, current: int, behavior: Behavior) -> bool:
@@ -69,10 +67,12 @@ def stabilise(
     behavior: Behavior,
     recommendations: Iterable[Recommendation],
     now: float,
+    reversible: bool = False,
 ) -> Verdict:
     """Grow no further than the lowest recent recommendation, shrink no further than the highest."""
-    up_since = now - behavior.scale_up.stabilization_window_seconds
-    down_since = now - behavior.scale_down.stabilization_window_seconds
+    window_up = behavior.scale_up.stabilization_window_seconds
+    window_down = window_seconds(behavior.scale_down, reversible=reversible)
+    up_since, down_since = now - window_up, now - window_down
     lowest = highest = proposal
     for past in recommendations:
         if past.at > up_since:
@@ -83,11 +83,9 @@ def stabilise(
     if stable == proposal:
         return Verdict(replicas=stable, because="")
     if proposal >= current:
-        window = behavior.scale_up.stabilization_window_seconds
-        because = f"at least once in the last {window} s no more than {lowest} were needed: {stable} replicas"
+        because = f"at least once in the last {window_up} s no more than {lowest} were needed: {stable} replicas"
         return Verdict(replicas=stable, because=because, reason=Reason.SCALE_UP_STABILIZED)
-    window = behavior.scale_down.stabilization_window_seconds
-    because = f"up to {highest} were needed in the last {window} s: {stable} replicas"
+    because = f"up to {highest} were needed in the last {window_down} s: {stable} replicas"
     return Verdict(replicas=stable, because=because, reason=Reason.SCALE_DOWN_STABILIZED)
 
 

@@ -17,10 +17,9 @@ from dataclasses import dataclass, replace
 from longtail.demand.estimate import Demand
 from longtail.demand.observation import Observation
 from longtail.policy import hands, needs, slumber, trust
-from longtail.policy.behavior import Verdict, limit_rate, stabilise, where_reversible, within_tolerance
+from longtail.policy.behavior import Verdict, limit_rate, stabilise, within_tolerance
 from longtail.policy.decision import Decision, LadderStep, Reason, Rung
-from longtail.policy.fleet import DrainPolicy, Fallback, Limits, Mode, Service, Target
-from longtail.policy.idleness import idle_samples
+from longtail.policy.fleet import Behavior, DrainPolicy, Fallback, Limits, Mode, Service
 from longtail.policy.memory import ServiceMemory, event_since, remembered
 from longtail.policy.needs import Need
 from longtail.policy.placement import place
@@ -42,8 +41,7 @@ def decide(
     *, service: Service, observation: Observation, demand: Demand, memory: ServiceMemory, now: float
 ) -> tuple[Decision, ServiceMemory]:
     """One service's decision, and what to remember of it. Pure: the same arguments give the same result."""
-    memory = trust.look(memory, observation=observation, now=now)
-    memory = replace(memory, idle=idle_samples(memory.idle, observation), start_seconds=demand.startup.p90_seconds)
+    memory = trust.look(memory, observation=observation, demand=demand, now=now)
     memory = hands.look(memory, service=service, now=now)
     target, limits = service.target, service.limits
     if target is None:
@@ -85,7 +83,7 @@ def _decided(
 ) -> tuple[Decision, int | None, ServiceMemory]:
     """The decision for a service that may be scaled, its proposal, and the memory."""
     assert service.target is not None
-    zero, limits, current, proposal = service.zero, _limits(service), pool.serving, None
+    zero, limits, current, proposal = service.zero, service.limits, pool.serving, None
     if zero is not None:
         clock = slumber.follow(memory.idle_clock, rules=zero, observation=observation, serving=current, now=now)
         memory = replace(memory, idle_clock=clock)
@@ -109,7 +107,7 @@ def _decided(
         wish = _fall_back(wish, fallback=service.fallback, trusted=trusted, memory=memory, now=now)
         decision, proposal, memory = _climb(
             wish,
-            target=service.target,
+            service=service,
             pool=pool,
             limits=limits,
             trusted=trusted,
@@ -127,14 +125,6 @@ def _decided(
         decision, service=service, pool=pool, observation=observation, trusted=trusted, memory=memory, now=now
     )
     return decision, proposal, memory
-
-
-def _limits(service: Service) -> Limits:
-    """What the user allows, given how replicas leave."""
-    assert service.target is not None
-    reversible = service.drain.policy is DrainPolicy.REVERSIBLE and any(pod.switch for pod in service.target.pods)
-    limits = service.limits
-    return replace(limits, behavior=where_reversible(limits.behavior)) if reversible else limits
 
 
 def _placed(
@@ -240,7 +230,7 @@ def _larger(floor: Need, forecast: Need) -> Need:
 def _climb(
     wish: _Wish,
     *,
-    target: Target,
+    service: Service,
     pool: Roster,
     limits: Limits,
     trusted: Trust,
@@ -249,13 +239,23 @@ def _climb(
     now: float,
 ) -> tuple[Decision, int | None, ServiceMemory]:
     """The decision, the proposal to remember for stabilisation (None: the tick has none to give), and the memory."""
+    assert service.target is not None
     current = pool.serving
+    reversible = service.drain.policy is DrainPolicy.REVERSIBLE and any(pod.switch for pod in service.target.pods)
     floored = max(wish.replicas, limits.min_replicas)
     bounded = min(floored, limits.max_replicas)
-    proposal, verdict = _behave(bounded, wish=wish, limits=limits, memory=memory, current=current, now=now)
+    proposal, verdict = _behave(
+        bounded,
+        wish=wish,
+        behavior=limits.behavior,
+        reversible=reversible,
+        memory=memory,
+        current=current,
+        now=now,
+    )
     supply = procure(
         verdict.replicas,
-        target=target,
+        target=service.target,
         pool=pool,
         highest=limits.max_replicas,
         known=memory.shortage,
@@ -294,10 +294,16 @@ def _climb(
 
 
 def _behave(
-    bounded: int, *, wish: _Wish, limits: Limits, memory: ServiceMemory, current: int, now: float
+    bounded: int,
+    *,
+    wish: _Wish,
+    behavior: Behavior,
+    reversible: bool,
+    memory: ServiceMemory,
+    current: int,
+    now: float,
 ) -> tuple[int, Verdict]:
     """The proposal after tolerance, and what windows and rates make of it."""
-    behavior = limits.behavior
     if bounded != current and within_tolerance(exact=wish.exact, current=current, behavior=behavior):
         because = f"a need of {wish.exact:.2f} replicas is within the tolerance of {current}"
         return current, Verdict(replicas=current, because=because)
@@ -307,6 +313,7 @@ def _behave(
         behavior=behavior,
         recommendations=memory.recommendations,
         now=now,
+        reversible=reversible,
     )
     limited = limit_rate(proposal=stable.replicas, current=current, behavior=behavior, events=memory.events, now=now)
     because = "; ".join(part.because for part in (stable, limited) if part.because)
@@ -331,7 +338,7 @@ def _direction(current: int, desired: int) -> Reason | None:
 
 
 def _limited_by(*, wished: int, floored: int, bounded: int, verdict: Verdict) -> Reason | None:
-    if verdict.reason in {Reason.SCALE_UP_LIMIT, Reason.SCALE_DOWN_LIMIT}:
+    if verdict.reason in (Reason.SCALE_UP_LIMIT, Reason.SCALE_DOWN_LIMIT):
         return verdict.reason
     if verdict.replicas == bounded < floored:
         return Reason.TOO_MANY_REPLICAS

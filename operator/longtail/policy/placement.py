@@ -42,6 +42,8 @@ class _Plan:
     because: tuple[str, ...] = ()
 
     def with_(self, other: "_Plan") -> "_Plan":
+        if other is _NOTHING:  # nearly every part of nearly every plan
+            return self
         return _Plan(
             cordon=(*self.cordon, *other.cordon),
             uncordon=(*self.uncordon, *other.uncordon),
@@ -50,6 +52,9 @@ class _Plan:
             lower_by=self.lower_by + other.lower_by,
             because=(*self.because, *other.because),
         )
+
+
+_NOTHING = _Plan()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +157,9 @@ def _grow(scene: _Scene, *, desired: int) -> _Plan:
     """Cordoned replicas come back, as far as ready ones are fewer than desired; the rest is started."""
     pool = scene.pool
     back = _returning(scene)[: max(desired - len(pool.working) - pool.faceless, 0)]
-    plan = _Plan(
-        uncordon=names(back),
-        because=(f"back into routing: {words.some(names(back))}",) if back else (),
-    )
+    plan = _NOTHING
+    if back:
+        plan = _Plan(uncordon=names(back), because=(f"back into routing: {words.some(names(back))}",))
     missing = desired - pool.serving - len(back)
     if missing <= 0:
         return plan
@@ -174,7 +178,7 @@ def _cancel(scene: _Scene, *, surplus: int) -> _Plan:
     """Take back starts that are no longer needed: nobody has ever sent them a request."""
     pool = scene.pool
     if surplus <= 0:
-        return _Plan()
+        return _NOTHING
     if scene.order is VictimOrder.HIGHEST_INDEX:
         starts = _leading(_downwards(pool.everybody), lambda pod: pod in pool.starting)
     elif scene.order is VictimOrder.UNKNOWN:
@@ -191,7 +195,9 @@ def _cancel(scene: _Scene, *, surplus: int) -> _Plan:
 
 def _give_up(overdue: Iterable[Pod], plan: _Plan) -> _Plan:
     late = tuple(pod.name for pod in overdue if pod.name not in plan.uncordon and pod.switch)
-    return _Plan(uncordon=late, because=(f"not empty in time, back into routing: {words.some(late)}",) if late else ())
+    if not late:
+        return _NOTHING
+    return _Plan(uncordon=late, because=(f"not empty in time, back into routing: {words.some(late)}",))
 
 
 def _shrink(scene: _Scene, *, desired: int, plan: _Plan) -> _Plan:
@@ -201,7 +207,7 @@ def _shrink(scene: _Scene, *, desired: int, plan: _Plan) -> _Plan:
     # A broken replica serves nobody: it does not make a working one superfluous.
     surplus = min(serving, len(pool.working)) - desired
     if surplus <= 0:
-        return _Plan()
+        return _NOTHING
     candidates = _victims(scene)
     if scene.rules.policy is DrainPolicy.IMMEDIATE:
         gone = names(candidates[:surplus])
@@ -256,7 +262,7 @@ def _commit(scene: _Scene, *, plan: _Plan) -> _Plan:
     """Delete the cordoned replicas that are empty, or out of time where the user wants them gone."""
     pool = scene.pool
     if scene.order is VictimOrder.UNKNOWN:
-        return _Plan()
+        return _NOTHING
     late = scene.rules.on_deadline is DrainDeadline.DELETE
 
     def done(pod: Pod) -> bool:
@@ -269,7 +275,9 @@ def _commit(scene: _Scene, *, plan: _Plan) -> _Plan:
         others = len(pool.starting) + len(pool.broken) - sum(pod.name in plan.commit for pod in pool.starting)
         ready = [pod for pod in pool.cordoned if done(pod)] if others + pool.unseen == 0 else []
     gone = names(ready)
-    return _Plan(commit=gone, lower_by=len(gone), because=(f"empty, deleted: {words.some(gone)}",) if gone else ())
+    if not gone:
+        return _NOTHING
+    return _Plan(commit=gone, lower_by=len(gone), because=(f"empty, deleted: {words.some(gone)}",))
 
 
 def _downwards(pods: Iterable[Pod]) -> list[Pod]:

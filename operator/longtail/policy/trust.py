@@ -12,7 +12,7 @@ from longtail.demand.estimate import Demand
 from longtail.demand.observation import Observation, Quality, Signal, worst
 from longtail.policy.decision import Reason
 from longtail.policy.fleet import Behavior, Pod
-from longtail.policy.idleness import gpu_busy
+from longtail.policy.idleness import gpu_busy, idle_samples
 from longtail.policy.memory import ServiceMemory
 
 SCRAPE_GRACE_SECONDS = 60.0
@@ -40,25 +40,26 @@ class Trust:
     """False while a number set by hand stands and nobody waits."""
 
 
-def look(memory: ServiceMemory, *, observation: Observation, now: float) -> ServiceMemory:
-    """Remember that the service was seen, and which of the optional signals were."""
+def look(memory: ServiceMemory, *, observation: Observation, demand: Demand, now: float) -> ServiceMemory:
+    """Remember that the service was seen, which of the optional signals and which empty pods were."""
     reported = {
         name: now if signal.fresh else memory.reported_at.get(name) for name, signal in _optional(observation).items()
     }
-    reported_at = {name: at for name, at in reported.items() if at is not None}
+    blind_since = None
+    watched_since, watched_at = memory.watched_since, memory.watched_at
     if not _countable(observation):
-        return replace(
-            memory, reported_at=reported_at, blind_since=now if memory.blind_since is None else memory.blind_since
-        )
-    if observation.ready_pods == 0:
-        return replace(memory, reported_at=reported_at, blind_since=None)
-    unbroken = memory.watched_at is not None and now - memory.watched_at <= GAP_SECONDS
+        blind_since = now if memory.blind_since is None else memory.blind_since
+    elif observation.ready_pods > 0:
+        unbroken = watched_at is not None and now - watched_at <= GAP_SECONDS
+        watched_since, watched_at = watched_since if unbroken else now, now
     return replace(
         memory,
-        reported_at=reported_at,
-        blind_since=None,
-        watched_since=memory.watched_since if unbroken else now,
-        watched_at=now,
+        reported_at={name: at for name, at in reported.items() if at is not None},
+        blind_since=blind_since,
+        watched_since=watched_since,
+        watched_at=watched_at,
+        idle=idle_samples(memory.idle, observation),
+        start_seconds=demand.startup.p90_seconds,
     )
 
 
@@ -98,17 +99,20 @@ def _judge(
         because = "running and waiting requests are known, but not yet how many slots they need"
         return Trust(countable=False, doubt=Reason.METRICS_MISSING, because=because)
     for doubt, because in _doubts(observation, memory=memory, behavior=behavior, now=now):
-        fresh_faces = sum(
-            pod.ready and pod.ready_at is not None and now - pod.ready_at < SCRAPE_GRACE_SECONDS for pod in pods
-        )
-        silent = observation.ready_pods - observation.reporting_pods
-        return Trust(
-            countable=_countable(observation),
-            doubt=doubt,
-            because=because,
-            blind_pods=max(silent - fresh_faces, 0),
-        )
+        blind_pods = _blind_pods(observation, pods, now=now)
+        return Trust(countable=_countable(observation), doubt=doubt, because=because, blind_pods=blind_pods)
     return Trust(countable=True)
+
+
+def _blind_pods(observation: Observation, pods: Sequence[Pod], *, now: float) -> int:
+    """Ready pods that do not report and have had the time to."""
+    silent = observation.ready_pods - observation.reporting_pods
+    if silent <= 0:
+        return 0
+    fresh_faces = sum(
+        pod.ready and pod.ready_at is not None and now - pod.ready_at < SCRAPE_GRACE_SECONDS for pod in pods
+    )
+    return max(silent - fresh_faces, 0)
 
 
 def _doubts(
@@ -142,8 +146,8 @@ def _doubts(
 
 
 def _countable(observation: Observation) -> bool:
-    core = (observation.running_requests, observation.waiting_requests)
-    return worst(*(signal.quality for signal in core)) in {Quality.FRESH, Quality.PARTIAL}
+    counted = (Quality.FRESH, Quality.PARTIAL)
+    return observation.running_requests.quality in counted and observation.waiting_requests.quality in counted
 
 
 def _optional(observation: Observation) -> dict[str, Signal]:
