@@ -18,7 +18,12 @@ Index = npt.NDArray[np.intp]
 EDGES: Array = np.array([0.0] + [digit * 10.0**power for power in range(6) for digit in (1, 2, 5)])
 """Lower edges of the buckets in tokens: 0, 1, 2, 5, 10 … 500000; the last bucket is open above."""
 BUCKETS = len(EDGES)
-_INNER_32 = EDGES[1:].astype(np.float32)
+UPPER: Array = np.append(EDGES[1:], np.inf)
+"""Upper edges of the buckets."""
+WIDTHS: Array = UPPER - EDGES
+EDGES_32: Array32 = EDGES.astype(np.float32)
+UPPER_32: Array32 = UPPER.astype(np.float32)
+_INNER_32 = EDGES_32[1:]
 
 
 def bucket_of(tokens: Array | Array32) -> Index:
@@ -27,7 +32,18 @@ def bucket_of(tokens: Array | Array32) -> Index:
     >>> bucket_of(np.array([0.0, 0.5, 1.0, 1999.0, 2000.0, 1e9])).tolist()
     [0, 0, 1, 10, 11, 18]
     """
-    return np.searchsorted(_INNER_32, tokens, side="right")
+    return _INNER_32.searchsorted(tokens, side="right")
+
+
+def increments(sums: Array) -> Array:
+    """What each column adds to the one before it; the first is all its own. `np.diff` with a 0 before, much faster.
+
+    >>> increments(np.array([[2.0, 5.0, 9.0]])).tolist()
+    [[2.0, 3.0, 4.0]]
+    """
+    result = sums.copy()
+    result[:, 1:] -= sums[:, :-1]
+    return result
 
 
 @functools.lru_cache(maxsize=256)

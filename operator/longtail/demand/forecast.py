@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longtail.demand.buckets import Array, Array32
+from longtail.demand.buckets import Array, Array32, increments
 from longtail.demand.inflight import InFlight
 from longtail.demand.survival import Survival
 
@@ -52,16 +52,18 @@ def survivors(flight: InFlight, *, survival: Survival, step_tokens: Array, steps
     >>> survivors(flight, survival=s, step_tokens=np.array([500.0]), steps=2).requests.round(1).tolist()
     [[60.7, 36.8]]
     """
-    now = survival.cumulative_hazard(flight.age_tokens)
-    requests = np.empty((len(step_tokens), steps))
-    tokens = np.empty_like(requests)
-    for step in range(steps):
-        age: Array32 = flight.age_tokens + ((step + 1) * step_tokens).astype(np.float32)[:, None]
-        depth = survival.cumulative_hazard(age) - now
-        left = flight.requests * np.exp(-np.clip(depth, np.float32(0), np.float32(60)))
-        requests[:, step] = left.sum(axis=1)
-        tokens[:, step] = np.einsum("cg,cg->c", left, age)
-    return Survivors(requests=requests, tokens=tokens)
+    services, cohorts = flight.requests.shape
+    ahead = (step_tokens[:, None] * np.arange(1, steps + 1)).astype(np.float32)
+    age: Array32 = flight.age_tokens[:, None, :] + ahead[:, :, None]
+    # All steps at once: (services, steps, cohorts), looked up as (services, steps x cohorts).
+    then = survival.cumulative_hazard(age.reshape(services, steps * cohorts)).reshape(age.shape)
+    depth = then - survival.cumulative_hazard(flight.age_tokens)[:, None, :]
+    alive = np.exp(-np.minimum(np.maximum(depth, np.float32(0)), np.float32(60)))
+    left = flight.requests[:, None, :] * alive
+    return Survivors(
+        requests=left.sum(axis=2).astype(np.float64),
+        tokens=np.einsum("csg,csg->cs", left, age).astype(np.float64),
+    )
 
 
 def path(
@@ -105,8 +107,8 @@ def path(
     """
     steps = left.requests.shape[1]
     mass, moment = survival.integrals(step_tokens[:, None] * np.arange(1, steps + 1))
-    lasting = np.diff(mass, axis=1, prepend=0.0) / step_tokens[:, None]  # Sbar(j): of starts j steps ago
-    written = np.diff(moment, axis=1, prepend=0.0) / step_tokens[:, None]  # their tokens, per start
+    lasting = increments(mass) / step_tokens[:, None]  # Sbar(j): of starts j steps ago
+    written = increments(moment) / step_tokens[:, None]  # their tokens, per start
     occupied = left.requests * serving_share[:, None]
     arriving = rates * step_seconds[:, None]
     queue = np.broadcast_to(waiting[:, None], rates.shape)

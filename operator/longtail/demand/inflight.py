@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from longtail.demand.buckets import BUCKETS, EDGES, Array, Array32, Mask
+from longtail.demand.buckets import BUCKETS, UPPER, UPPER_32, Array, Array32, Mask, increments
 from longtail.demand.survival import Survival
 
 COHORTS = 32
@@ -86,10 +86,10 @@ def admit(state: InFlight, *, started: Array, tokens: Array, survival: Survival)
     ([8.64], 1361.0)
     """
     step = np.maximum(tokens, 1e-3)[:, None]
-    edges = np.minimum(np.append(EDGES[1:], np.inf), step)
+    edges = np.minimum(UPPER, step)
     mass, moment = survival.integrals(edges)
     alive, aged = mass[:, -1], moment[:, -1]
-    inside = np.diff(mass, axis=1, prepend=0.0) - np.diff(moment, axis=1, prepend=0.0) / step
+    inside = increments(mass) - increments(moment) / step
     requests = (started * alive / step[:, 0]).astype(np.float32)[:, None]
     age = (aged / alive).astype(np.float32)[:, None]
     after = InFlight(
@@ -187,12 +187,13 @@ def exposure(before: InFlight, *, tokens: Array, depth: Array32, expected: InFli
     seen = np.clip(depth - np.log(np.clip(ratio, 1e-9, 1e9)), 0, depth + 3).astype(np.float32)
     some = seen > 1e-5
     during = before.requests * np.where(some, -np.expm1(-seen) / np.where(some, seen, 1), np.float32(1))
-    passed = np.zeros((len(tokens), BUCKETS + 1))
-    for bucket in range(1, BUCKETS):
-        inside = np.clip(EDGES[bucket].astype(np.float32) - before.age_tokens, 0, step)
-        passed[:, bucket] = np.einsum("cg,cg->c", during, inside)
-    passed[:, BUCKETS] = during.sum(axis=1, dtype=np.float64) * tokens
-    result: Array = np.maximum(np.diff(passed, axis=1), 0.0)
+    # Tokens written below the upper edge of each bucket, of which the last has none.
+    inside = UPPER_32[:-1, None] - before.age_tokens[:, None, :]
+    np.minimum(np.maximum(inside, 0, out=inside), step[:, :, None], out=inside)
+    passed = np.empty((len(tokens), BUCKETS))
+    passed[:, :-1] = np.einsum("cg,cbg->cb", during, inside)
+    passed[:, -1] = during.sum(axis=1, dtype=np.float64) * tokens
+    result: Array = np.maximum(increments(passed), 0.0)
     return result
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from longtail.demand.buckets import BUCKETS, EDGES, Array, Array32, Mask
+from longtail.demand.buckets import BUCKETS, EDGES, WIDTHS, Array, Array32, Mask
 from longtail.demand.survival import Survival
 
 PRIOR_REQUESTS = 20.0
@@ -85,8 +85,7 @@ def hazards(*, ended: Array32, exposed: Array32, prior_mean: Array) -> Array:
     >>> float((1 / h[0, 10]).round()), float((1 / h[0, 11]).round())   # 2000 seen at 1000-2000 tokens; 1000 elsewhere
     (1989.0, 1000.0)
     """
-    width = np.append(np.diff(EDGES), np.inf)
-    weight = np.minimum(width, prior_mean[:, None]) * (PRIOR_REQUESTS / BUCKETS)
+    weight = np.minimum(WIDTHS, prior_mean[:, None]) * (PRIOR_REQUESTS / BUCKETS)
     raw = (ended + weight / prior_mean[:, None]) / (exposed + weight)
     result: Array = np.clip(raw, 1e-9, 1.0)
     return result
@@ -140,8 +139,7 @@ def recent(state: LengthState, *, settled: Survival) -> Survival:
     day runs from 612 to 3,933 tokens), and a forecast wants the lengths of those who are there now. Where few
     requests are seen it is the settled distribution.
     """
-    width = np.append(np.diff(EDGES), np.inf)
-    weight = np.minimum(width, settled.mean[:, None]) * (PRIOR_REQUESTS / BUCKETS)
+    weight = np.minimum(WIDTHS, settled.mean[:, None]) * (PRIOR_REQUESTS / BUCKETS)
     raw = (state.recent_ended + weight * settled.hazard) / (state.recent_exposed + weight)
     return Survival.of(hazard=np.clip(raw, 1e-9, 1.0), limit=settled.limit)
 
@@ -154,8 +152,7 @@ def of_tick(*, ended: Array, exposed: Array, survival: Survival, known: Mask) ->
     those: h_b = (ended_b + w_b h_b) / (exposed_b + w_b), where w_b is half a request's tokens. ``ended`` and
     ``exposed`` have shape (services, `BUCKETS`); where endings are not ``known`` it is the prior.
     """
-    width = np.append(np.diff(EDGES), np.inf)
-    weight = TICK_REQUESTS * np.minimum(width, survival.mean[:, None])
+    weight = TICK_REQUESTS * np.minimum(WIDTHS, survival.mean[:, None])
     raw = (ended + weight * survival.hazard) / (exposed + weight)
     return Survival.of(hazard=np.where(known[:, None], np.clip(raw, 1e-9, 1.0), survival.hazard), limit=survival.limit)
 

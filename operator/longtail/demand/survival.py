@@ -15,9 +15,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from longtail.demand.buckets import EDGES, Array, Array32, Index, bucket_of
+from longtail.demand.buckets import BUCKETS, EDGES, EDGES_32, UPPER, UPPER_32, Array, Array32, Index, bucket_of
 
-_UPPER_32 = np.append(EDGES[1:], np.inf).astype(np.float32)
 _DEEPEST = 60.0
 """Cumulative hazard beyond which nobody is left (e^-60): keeps exp away from underflow in 32 bits too."""
 
@@ -58,8 +57,6 @@ class Survival:
     """J: tokens squared."""
     limit: Array
     """Longest answer in tokens, shape (services,)."""
-    rest: Array
-    """Mean tokens still to come of an answer that has reached the *upper* edge of the bucket; 0 at the limit."""
     mean: Array
     """I(limit): mean length in tokens, shape (services,)."""
     half_square: Array
@@ -73,31 +70,23 @@ class Survival:
         >>> s.mean.round(3).tolist(), np.sqrt(s.half_square).round(1).tolist()
         ([1000.0], [1000.0])
         """
-        upper = np.minimum(np.append(EDGES[1:], np.inf), limit[:, None])
-        width = np.minimum(np.maximum(upper - EDGES, 0.0), 1e9)
-        grown = np.cumsum(hazard * width, axis=1)
-        cumulative = np.concatenate([np.zeros((len(hazard), 1)), grown[:, :-1]], axis=1)
+        width = _widths(limit)
+        cumulative, _ = _before((hazard * width).cumsum(axis=1))
         zeroth, first = decay_integrals(hazard, width)
         alive = np.exp(-np.minimum(cumulative, _DEEPEST))
-        mass = np.cumsum(alive * zeroth, axis=1)
-        moment = np.cumsum(alive * (EDGES * zeroth + first), axis=1)
-        zero = np.zeros((len(hazard), 1))
-        rest = np.zeros_like(hazard)
-        through = np.exp(-np.minimum(hazard * width, _DEEPEST))
-        for bucket in range(len(EDGES) - 2, -1, -1):
-            rest[:, bucket] = zeroth[:, bucket + 1] + through[:, bucket + 1] * rest[:, bucket + 1]
+        mass, mean = _before((alive * zeroth).cumsum(axis=1))
+        moment, half_square = _before((alive * (EDGES * zeroth + first)).cumsum(axis=1))
         return cls(
             hazard=hazard,
             cumulative=cumulative,
-            mass=np.concatenate([zero, mass[:, :-1]], axis=1),
-            moment=np.concatenate([zero, moment[:, :-1]], axis=1),
+            mass=mass,
+            moment=moment,
             limit=limit,
-            rest=rest,
-            mean=mass[:, -1],
-            half_square=moment[:, -1],
+            mean=mean,
+            half_square=half_square,
         )
 
-    def rows(self, rows: Index) -> "Survival":
+    def rows(self, rows: Index | slice) -> "Survival":
         """The same for some of the services."""
         return Survival(*(getattr(self, field.name)[rows] for field in fields(self)))
 
@@ -111,9 +100,10 @@ class Survival:
         [[0.5, 3.0, 68.0]]
         """
         bucket = bucket_of(age)
-        offset = age - EDGES.astype(np.float32)[bucket]
-        start = np.take_along_axis(self.cumulative.astype(np.float32), bucket, axis=1)
-        slope = np.take_along_axis(self.hazard.astype(np.float32), bucket, axis=1)
+        offset = age - EDGES_32[bucket]
+        place = _place(bucket)
+        start = self.cumulative.take(place).astype(np.float32)
+        slope = self.hazard.take(place).astype(np.float32)
         limit = self.limit.astype(np.float32)[:, None]
         reached = np.minimum(offset, np.maximum(limit - (age - offset), np.float32(0)))
         over = np.where(age < limit, np.float32(0), np.float32(_DEEPEST))
@@ -127,8 +117,10 @@ class Survival:
         >>> s.survival(np.array([[0.0, 1000.0, 9000.0]])).round(4).tolist()
         [[1.0, 0.3679, 0.0]]
         """
-        hazard, cumulative, _, _, offset = self._at(age)
-        alive = np.exp(-np.minimum(cumulative + hazard * offset, _DEEPEST))
+        bucket = bucket_of(age)
+        place = _place(bucket)
+        depth = self.cumulative.take(place) + self.hazard.take(place) * (age - EDGES[bucket])
+        alive = np.exp(-np.minimum(depth, _DEEPEST))
         result: Array = np.where(age < self.limit[:, None], alive, 0.0)
         return result
 
@@ -140,11 +132,12 @@ class Survival:
         >>> mass.round(1).tolist(), moment.round(0).tolist()
         ([[632.1, 999.7]], [[264241.0, 996981.0]])
         """
-        hazard, cumulative, mass, moment, offset = self._at(np.minimum(age, self.limit[:, None]))
-        zeroth, first = decay_integrals(hazard, offset)
-        alive = np.exp(-np.minimum(cumulative, _DEEPEST))
-        edge = EDGES[bucket_of(np.minimum(age, self.limit[:, None]))]
-        return mass + alive * zeroth, moment + alive * (edge * zeroth + first)
+        age = np.minimum(age, self.limit[:, None])
+        bucket = bucket_of(age)
+        place, edge = _place(bucket), EDGES[bucket]
+        zeroth, first = decay_integrals(self.hazard.take(place), age - edge)
+        alive = np.exp(-np.minimum(self.cumulative.take(place), _DEEPEST))
+        return self.mass.take(place) + alive * zeroth, self.moment.take(place) + alive * (edge * zeroth + first)
 
     def residual(self, age: Array32) -> Array32:
         """Mean tokens still to come of an answer that has reached an age, shape (services, n), in 32 bits.
@@ -156,9 +149,10 @@ class Survival:
         [[1000.0, 982.0, 632.0, 0.0]]
         """
         bucket = bucket_of(age)
-        hazard = np.take_along_axis(self.hazard.astype(np.float32), bucket, axis=1)
-        rest = np.take_along_axis(self.rest.astype(np.float32), bucket, axis=1)
-        end = np.minimum(_UPPER_32[bucket], self.limit.astype(np.float32)[:, None])
+        place = _place(bucket)
+        hazard = self.hazard.take(place).astype(np.float32)
+        rest = self._rest().take(place).astype(np.float32)
+        end = np.minimum(UPPER_32[bucket], self.limit.astype(np.float32)[:, None])
         depth = hazard * np.maximum(end - age, np.float32(0))
         gone = -np.expm1(-np.minimum(depth, np.float32(_DEEPEST)))
         result: Array32 = (gone / hazard + (1 - gone) * rest).astype(np.float32)
@@ -190,9 +184,10 @@ class Survival:
         """
         target = self.mean[:, None] * ((np.arange(count) + 0.5) / count)
         bucket = (self.mass[:, None, :] <= target[:, :, None]).sum(axis=2) - 1
-        hazard = np.take_along_axis(self.hazard, bucket, axis=1)
-        alive = np.exp(-np.minimum(np.take_along_axis(self.cumulative, bucket, axis=1), _DEEPEST))
-        gone = hazard * (target - np.take_along_axis(self.mass, bucket, axis=1)) / alive
+        place = _place(bucket)
+        hazard = self.hazard.take(place)
+        alive = np.exp(-np.minimum(self.cumulative.take(place), _DEEPEST))
+        gone = hazard * (target - self.mass.take(place)) / alive
         offset = -np.log1p(-np.clip(gone, 0.0, 1 - 1e-12)) / hazard
         result: Array = np.minimum(EDGES[bucket] + offset, self.limit[:, None])
         return result
@@ -208,8 +203,30 @@ class Survival:
         result: Array = alive - np.append(alive[:, 1:], np.zeros((len(alive), 1)), axis=1)
         return result
 
-    def _at(self, age: Array) -> tuple[Array, Array, Array, Array, Array]:
-        bucket = bucket_of(age)
-        tables = (self.hazard, self.cumulative, self.mass, self.moment)
-        hazard, cumulative, mass, moment = (np.take_along_axis(table, bucket, axis=1) for table in tables)
-        return hazard, cumulative, mass, moment, age - EDGES[bucket]
+    def _rest(self) -> Array:
+        """Mean tokens still to come of an answer that has reached the *upper* edge of each bucket; 0 at the limit."""
+        width = _widths(self.limit)
+        zeroth, _ = decay_integrals(self.hazard, width)
+        through = np.exp(-np.minimum(self.hazard * width, _DEEPEST))
+        rest = np.zeros_like(self.hazard)
+        for bucket in range(BUCKETS - 2, -1, -1):
+            rest[:, bucket] = zeroth[:, bucket + 1] + through[:, bucket + 1] * rest[:, bucket + 1]
+        return rest
+
+
+def _widths(limit: Array) -> Array:
+    """Tokens of each bucket below the limits, shape (services, `BUCKETS`)."""
+    width: Array = np.minimum(np.maximum(np.minimum(UPPER, limit[:, None]) - EDGES, 0.0), 1e9)
+    return width
+
+
+def _before(sums: Array) -> tuple[Array, Array]:
+    """Running sums as they stood before each column, and after the last."""
+    before = np.zeros_like(sums)
+    before[:, 1:] = sums[:, :-1]
+    return before, sums[:, -1]
+
+
+def _place(bucket: Index) -> Index:
+    """Where the buckets, shape (services, n), lie in a flat table: `take` from it is ten times `take_along_axis`."""
+    return bucket + BUCKETS * np.arange(len(bucket))[:, None]
