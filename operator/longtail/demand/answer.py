@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from longtail.demand.buckets import Array, Mask
 from longtail.demand.capacity import BOUNDS, ReplicaCapacity
 from longtail.demand.estimate import Capacity, Demand, Lengths, Startup
@@ -94,6 +92,6 @@ def unpack(answers: Answers) -> list[Demand]:
 def _maybe(values: Array, known: Mask) -> list[Any]:
     """Plain numbers, None where not known."""
     boxed: list[Any] = values.tolist()
-    for row in np.flatnonzero(~known).tolist():
+    for row in (~known).nonzero()[0].tolist():
         boxed[row] = None
     return boxed

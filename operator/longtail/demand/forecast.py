@@ -109,22 +109,22 @@ def path(
     mass, moment = survival.integrals(step_tokens[:, None] * np.arange(1, steps + 1))
     lasting = increments(mass) / step_tokens[:, None]  # Sbar(j): of starts j steps ago
     written = increments(moment) / step_tokens[:, None]  # their tokens, per start
-    occupied = left.requests * serving_share[:, None]
+    free = slots - left.requests * serving_share[:, None]
     arriving = rates * step_seconds[:, None]
-    queue = np.broadcast_to(waiting[:, None], rates.shape)
-    started = np.empty((steps, *rates.shape))
-    result = Path(
-        slots=np.empty((len(rates), steps, rates.shape[1])), kv_tokens=np.empty((len(rates), steps, rates.shape[1]))
-    )
-    prompt = prompt_tokens[:, None]
+    queue = waiting[:, None]
+    first = lasting[:, :1]
+    # Steps come first: what a step reads and writes is one block of memory.
+    started, carried, queued, tokens = np.empty((4, steps, *rates.shape))
     for step in range(steps):
         queue = queue + arriving
-        carried = np.einsum("icr,ci->cr", started[:step], lasting[:, step:0:-1])
-        room = np.maximum(slots[:, step, None] - occupied[:, step, None] - carried, 0.0)
-        started[step] = np.minimum(queue, room / lasting[:, :1])
-        queue = queue - started[step]
-        serving = carried + started[step] * lasting[:, :1] + left.requests[:, step, None]
-        tokens = np.einsum("icr,ci->cr", started[: step + 1], written[:, step::-1]) + left.tokens[:, step, None]
-        result.slots[:, step] = serving * slowdown[:, None] + queue
-        result.kv_tokens[:, step] = (serving + queue) * prompt + tokens
-    return result
+        np.einsum("icr,ci->cr", started[:step], lasting[:, step:0:-1], out=carried[step])
+        room = np.maximum(free[:, step, None] - carried[step], 0.0)
+        np.minimum(queue, room / first, out=started[step])
+        queue = np.subtract(queue, started[step], out=queued[step])
+        np.einsum("icr,ci->cr", started[: step + 1], written[:, step::-1], out=tokens[step])
+    serving = carried + started * first + left.requests.T[:, :, None]
+    tokens += left.tokens.T[:, :, None]
+    return Path(
+        slots=(serving * slowdown[:, None] + queued).swapaxes(0, 1),
+        kv_tokens=((serving + queued) * prompt_tokens[:, None] + tokens).swapaxes(0, 1),
+    )

@@ -67,7 +67,7 @@ def advance(state: InFlight, *, tokens: Array, survival: Survival) -> tuple[InFl
     """
     age = state.age_tokens + tokens.astype(np.float32)[:, None]
     depth = survival.cumulative_hazard(age) - survival.cumulative_hazard(state.age_tokens)
-    depth = np.clip(depth, np.float32(0), np.float32(60))
+    depth = np.minimum(np.maximum(depth, np.float32(0)), np.float32(60))
     alive = state.requests * np.exp(-depth)
     return replace(state, requests=np.where(alive < _FEW, np.float32(0), alive), age_tokens=age), depth
 

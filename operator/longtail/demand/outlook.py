@@ -110,13 +110,16 @@ def look_ahead(
         serving=_serving_share(supplies),
     )
     per_replica = _engine_slots(now, state, slots_per_replica=slots_per_replica, pods=pods)
-    every = np.arange(len(horizon))
-    coarse = _run(inputs, every, forecast.COARSE_STEPS, slots=np.full((len(every), forecast.COARSE_STEPS), np.inf))
-    room = _slots_path(supplies, cold_start, per_replica, state, forecast.COARSE_STEPS)
+    running = state.service.running
+    endless = np.full((len(horizon), forecast.COARSE_STEPS), np.inf)
+    coarse = _run(inputs, slice(None), forecast.COARSE_STEPS, slots=endless)
+    room = _slots_path(supplies, cold_start, per_replica, running * inputs.serving, forecast.COARSE_STEPS)
     short = (now.waiting > 0) | (coarse.slots.max(axis=2) > room * inputs.slowdown[:, None]).any(axis=1)
     rows = np.flatnonzero(short)
-    fine_room = _slots_path(supplies, cold_start, per_replica, state, forecast.FINE_STEPS)[rows]
-    fine = _run(inputs, rows, forecast.FINE_STEPS, slots=fine_room)
+    fine = coarse
+    if len(rows):
+        room = _slots_path(supplies, cold_start, per_replica, running * inputs.serving, forecast.FINE_STEPS)
+        fine = _run(inputs, rows, forecast.FINE_STEPS, slots=room[rows])
     slots = _resource(now.slots, coarse.slots, fine.slots, rows, state.slots_experts, state.slots_calibration, quantile)
     kv = _resource(
         now.kv_tokens / KV_UNIT_TOKENS,
@@ -190,8 +193,8 @@ class _Inputs:
     serving: Array
 
 
-def _run(inputs: _Inputs, rows: Index, steps: int, *, slots: Array) -> forecast.Path:
-    """The fluid path of some services in ``steps`` steps through ``slots``, shape (len(rows), steps)."""
+def _run(inputs: _Inputs, rows: Index | slice, steps: int, *, slots: Array) -> forecast.Path:
+    """The fluid path of some services in ``steps`` steps through ``slots``, shape (rows, steps)."""
     flight = InFlight(
         requests=inputs.flight.requests[rows],
         age_tokens=inputs.flight.age_tokens[rows],
@@ -223,14 +226,18 @@ def _resource(
     calibrated: CalibrationState,
     quantile: Array,
 ) -> Outlook:
-    """Mixture, upper value and peak of one resource; ``coarse`` and ``fine`` have shape (services, steps, rates)."""
+    """Mixture, upper value and peak of one resource.
+
+    ``coarse`` and ``fine`` have shape (services, steps, rates), the fine path only the services ``rows``.
+    """
     weight = experts.weights(expert)
     margin = calibration.margin(calibrated, quantile=quantile)
     roots = np.concatenate([to_root(now)[:, None], to_root(coarse[:, -1])], axis=1)
-    roots[rows, 1:] = to_root(fine[:, -1])
-    point = experts.mix(weight, roots)
     peak = _peak(now, coarse, weight, margin)
-    peak[rows] = _peak(now[rows], fine, weight[rows], margin[rows])
+    if len(rows):
+        roots[rows, 1:] = to_root(fine[:, -1])
+        peak[rows] = _peak(now[rows], fine, weight[rows], margin[rows])
+    point = experts.mix(weight, roots)
     upper = from_root(point + margin)
     numbers = np.concatenate([roots, point[:, None], to_root(upper)[:, None]], axis=1)
     return Outlook(point=from_root(point), upper=upper, peak=np.maximum(np.maximum(peak, upper), now), numbers=numbers)
@@ -266,11 +273,12 @@ def _engine_slots(now: Now, state: FleetState, *, slots_per_replica: Array, pods
     return np.where(now.saturated, np.maximum(running, 1.0), np.maximum(slots_per_replica, running))
 
 
-def _slots_path(supplies: Supplies, cold_start: ColdStart, per_replica: Array, state: FleetState, steps: int) -> Array:
+def _slots_path(supplies: Supplies, cold_start: ColdStart, per_replica: Array, least: Array, steps: int) -> Array:
     """Slots on replicas that take new requests, after each step, shape (services, steps).
 
     A pending replica is expected at the rest of a median cold start; one later than that at the end of the P90; one
-    that is twice as late as the P99 never comes and is not counted.
+    that is twice as late as the P99 never comes and is not counted. ``least`` is what runs there now, shape
+    (services,): whatever the counts of replicas say, that has its slot.
     """
     ready = np.repeat(supplies.ready[:, None], steps, axis=1)
     for service, age in supplies.pending_ages:
@@ -281,6 +289,4 @@ def _slots_path(supplies: Supplies, cold_start: ColdStart, per_replica: Array, s
             continue
         rest = p50 - age if age < p50 else max(p90 - age, 0.1 * p90)
         ready[service, int(steps * min(rest / p90, 1.0)) :] += 1
-    slots = ready * per_replica[:, None]
-    # Whatever the counts of replicas say, what runs now has its slot.
-    return np.maximum(slots, state.service.running[:, None] * _serving_share(supplies)[:, None])
+    return np.maximum(ready * per_replica[:, None], least[:, None])
