@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longtail.demand.buckets import Array, Mask
+from longtail.demand.buckets import Array, Mask, clip
 
 WINDOW_SECONDS = 300.0
 WINDOW_REQUESTS = 20.0
@@ -69,9 +69,9 @@ def level(state: AttainmentState, *, objective: Array) -> Array:
     >>> level(AttainmentState.fresh(2), objective=np.array([0.95, 0.99])).round(6).tolist()
     [0.95, 0.99]
     """
-    promised = np.clip(objective, *LEVELS)
+    promised = clip(objective, *LEVELS)
     odds = np.log(promised / (1 - promised)) + state.correction
-    return np.clip(1 / (1 + np.exp(-odds)), *LEVELS)
+    return clip(1 / (1 + np.exp(-odds)), *LEVELS)
 
 
 def learn(
@@ -99,10 +99,10 @@ def learn(
     usable = closed & ~broken
     share = np.divide(good, count, out=np.ones_like(good), where=count > 0)
     allowed = np.maximum(1 - objective, 1e-3)
-    error = np.clip(((1 - share) - allowed) / allowed, -1.0, 4.0)
+    error = clip(((1 - share) - allowed) / allowed, -1.0, 4.0)
     # Anti-windup: a miss while the pool lagged behind what was asked says nothing about the level.
     error = np.where((lacking > 0) & (error > 0), 0.0, error)
-    moved = np.clip(state.correction + np.minimum(seconds / TIME_SECONDS, 1.0) * error, -REACH, REACH)
+    moved = clip(state.correction + np.minimum(seconds / TIME_SECONDS, 1.0) * error, -REACH, REACH)
     delivered = np.where(state.windows > 0, state.delivered + 0.2 * (share - state.delivered), share)
     return AttainmentState(
         correction=np.where(usable, moved, state.correction),

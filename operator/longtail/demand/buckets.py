@@ -6,12 +6,14 @@ is one array of shape (services, buckets).
 """
 
 import functools
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 Array32 = npt.NDArray[np.float32]
+Floats = TypeVar("Floats", Array, Array32)
 Mask = npt.NDArray[np.bool_]
 Index = npt.NDArray[np.intp]
 
@@ -33,6 +35,12 @@ def bucket_of(tokens: Array | Array32) -> Index:
     [0, 0, 1, 10, 11, 18]
     """
     return _INNER_32.searchsorted(tokens, side="right")
+
+
+def clip(values: Floats, low: Floats | float, high: Floats | float) -> Floats:
+    """`np.clip` without its four layers of Python, which cost a small fleet more than the numbers."""
+    result: Floats = np.minimum(np.maximum(values, low), high)
+    return result
 
 
 def increments(sums: Array) -> Array:
@@ -104,6 +112,6 @@ def count_within(*, counts: Array, upper_bounds: tuple[float, ...], limit: Array
     upper = np.array(upper_bounds)
     lower = np.append(0.0, upper[:-1])
     width = np.where(np.isfinite(upper), np.maximum(upper - lower, 1e-9), np.inf)
-    share = np.clip((limit[:, None] - lower) / width, 0.0, 1.0)
+    share = clip((limit[:, None] - lower) / width, 0.0, 1.0)
     result: Array = np.einsum("cf,cf->c", counts, share)
     return result

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longtail.demand.buckets import Array, Array32, Mask
+from longtail.demand.buckets import Array, Array32, Mask, clip
 
 BINS = 128
 MEMORY_SECONDS = 3 * 3600.0
@@ -63,7 +63,7 @@ def margin(state: CalibrationState, *, quantile: Array) -> Array:
     >>> margin(CalibrationState.fresh(1), quantile=np.array([0.95])).round(1).tolist()     # 1.645 x 1.5
     [2.5]
     """
-    level = np.clip(quantile + state.offset, *LEVELS)
+    level = clip(quantile + state.offset, *LEVELS)
     below = np.cumsum(state.scores, axis=1, dtype=np.float64)
     wanted = level * below[:, -1]
     bin_ = np.minimum((below < wanted[:, None]).sum(axis=1), BINS - 1)
@@ -71,7 +71,7 @@ def margin(state: CalibrationState, *, quantile: Array) -> Array:
     inside = state.scores[row, bin_].astype(np.float64)
     before = below[row, bin_] - inside
     part = np.divide(wanted - before, inside, out=np.full(len(bin_), 0.5), where=inside > 0)
-    result: Array = _UNIT * np.sinh((bin_ + np.clip(part, 0.0, 1.0)) * _WIDTH - _REACH)
+    result: Array = _UNIT * np.sinh((bin_ + clip(part, 0.0, 1.0)) * _WIDTH - _REACH)
     return result
 
 
@@ -89,14 +89,14 @@ def learn(
     kept = np.exp(-min(elapsed_seconds / MEMORY_SECONDS, 60.0))
     score = realised - point
     place = (np.arcsinh(score / _UNIT) + _REACH) / _WIDTH
-    bin_ = np.clip(place, 0, BINS - 1).astype(np.intp)
+    bin_ = clip(place, 0, BINS - 1).astype(np.intp)
     faded = state.scores * np.where(judged, np.float32(kept), np.float32(1))[:, None]
     scores = np.where(faded < 1e-6, np.float32(0), faded)
     scores[np.flatnonzero(judged), bin_[judged]] += 1
     held = realised <= upper + 1e-6
     moved = state.offset + STEP * (np.where(held, 0.0, 1.0) - (1 - quantile))
     # The sum of level and offset stays within LEVELS, so a long run of hits cannot wind the offset up.
-    bounded = np.clip(quantile + moved, *LEVELS) - quantile
+    bounded = clip(quantile + moved, *LEVELS) - quantile
     return CalibrationState(
         scores=scores,
         offset=np.where(judged, bounded, state.offset),

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from longtail.demand.buckets import Array, Mask
+from longtail.demand.buckets import Array, Mask, clip
 
 PRIOR_SLOTS = 64.0
 """Slots at the target speed believed of a replica that nobody has seen at work."""
@@ -143,7 +143,7 @@ def slowdown(state: CapacityState, *, batch: Array, slots: Array, kv_per_request
     samples = np.maximum(state.gram[:, 0, 0], 1e-9)
     varied = np.maximum(state.gram[:, 1, 1] - np.square(state.gram[:, 0, 1]) / samples, 0.0)
     belief = varied / (varied + SLOPE_EVIDENCE)
-    result: Array = np.clip(1 + belief * (raw - 1), 1.0, 3.0)
+    result: Array = clip(1 + belief * (raw - 1), 1.0, 3.0)
     return result
 
 
@@ -195,9 +195,11 @@ def replica(
 def _solve(gram: Array, cross: Array, start: Array) -> Array:
     """Non-negative least squares with the prior, three sweeps of coordinate descent from ``start``."""
     result = start.copy()
+    wanted = cross + _PRIOR_WEIGHT * _PRIOR
+    own = np.einsum("cii->ci", gram)
+    weight = own + _PRIOR_WEIGHT
     for _ in range(3):
         for i in range(3):
-            others = np.einsum("cj,cj->c", gram[:, i], result) - gram[:, i, i] * result[:, i]
-            top = cross[:, i] + _PRIOR_WEIGHT * _PRIOR[i] - others
-            result[:, i] = np.maximum(top / (gram[:, i, i] + _PRIOR_WEIGHT), 0.0)
+            others = np.einsum("cj,cj->c", gram[:, i], result) - own[:, i] * result[:, i]
+            result[:, i] = np.maximum((wanted[:, i] - others) / weight[:, i], 0.0)
     return result

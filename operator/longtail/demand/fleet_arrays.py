@@ -9,7 +9,7 @@ from operator import attrgetter
 
 import numpy as np
 
-from longtail.demand.buckets import Array, Index, Mask, count_within
+from longtail.demand.buckets import Array, Index, Mask, clip, count_within
 from longtail.demand.observation import Buckets, Observation, PodReading, Quality
 from longtail.demand.parameters import ServiceParameters
 from longtail.demand.supply import Supply
@@ -104,11 +104,11 @@ class Parameters:
         limit = np.maximum(limit, 1.0)
         return cls(
             queue_wait_seconds=wait,
-            attainment=np.clip(attainment, 0.5, 0.999),
+            attainment=clip(attainment, 0.5, 0.999),
             target_tpot_seconds=np.maximum(tpot, 1e-3),
             max_concurrent_requests=slots,
             kv_cache_tokens=cache,
-            mean_output_tokens=np.clip(mean, 1.0, limit),
+            mean_output_tokens=clip(mean, 1.0, limit),
             max_output_tokens=limit,
             startup_seconds=np.maximum(startup, 1.0),
         )

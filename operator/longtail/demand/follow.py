@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from longtail.demand import arrivals, capacity, inflight, lengths
-from longtail.demand.buckets import BUCKETS, Array, Mask, spread
+from longtail.demand.buckets import BUCKETS, Array, Mask, clip, spread
 from longtail.demand.fleet_arrays import SATURATED, FleetArrays, Parameters
 from longtail.demand.memory import FleetState, ServiceState
 from longtail.demand.survival import Survival
@@ -118,7 +118,7 @@ def time_per_token(service: ServiceState, *, default: Array) -> Array:
     """Seconds per output token and request, shape (services,); ``default`` where no token has been counted."""
     seen = (service.tokens > 1e-6) & (service.busy_seconds > 1e-6)
     ratio = np.divide(service.busy_seconds, service.tokens, out=default.copy(), where=seen)
-    return np.clip(ratio, *_TPOT_RANGE)
+    return clip(ratio, *_TPOT_RANGE)
 
 
 def _covered(clock: Clock, interval_seconds: Array) -> Mask:
@@ -285,7 +285,7 @@ def _capacity(
     learned = learned & (tokens > 0) & (batch > 0) & (seen.reporting_pods > 0)
     busy = batch * pods * seen.interval_seconds
     tpot = np.divide(busy, tokens, out=parameters.target_tpot_seconds.copy(), where=learned)
-    ratio = np.clip(tpot / parameters.target_tpot_seconds, 0.0, 10.0)
+    ratio = clip(tpot / parameters.target_tpot_seconds, 0.0, 10.0)
     after = capacity.learn(
         state.capacity,
         batch=batch,

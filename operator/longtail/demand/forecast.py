@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longtail.demand.buckets import Array, Array32, increments
+from longtail.demand.buckets import Array, Array32, clip, increments
 from longtail.demand.inflight import InFlight
 from longtail.demand.survival import Survival
 
@@ -58,7 +58,7 @@ def survivors(flight: InFlight, *, survival: Survival, step_tokens: Array, steps
     # All steps at once: (services, steps, cohorts), looked up as (services, steps x cohorts).
     then = survival.cumulative_hazard(age.reshape(services, steps * cohorts)).reshape(age.shape)
     depth = then - survival.cumulative_hazard(flight.age_tokens)[:, None, :]
-    alive = np.exp(-np.minimum(np.maximum(depth, np.float32(0)), np.float32(60)))
+    alive = np.exp(-clip(depth, np.float32(0), np.float32(60)))
     left = flight.requests[:, None, :] * alive
     return Survivors(
         requests=left.sum(axis=2).astype(np.float64),

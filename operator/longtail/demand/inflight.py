@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from longtail.demand.buckets import BUCKETS, UPPER, UPPER_32, Array, Array32, Mask, increments
+from longtail.demand.buckets import BUCKETS, UPPER, UPPER_32, Array, Array32, Mask, clip, increments
 from longtail.demand.survival import Survival
 
 COHORTS = 32
@@ -67,7 +67,7 @@ def advance(state: InFlight, *, tokens: Array, survival: Survival) -> tuple[InFl
     """
     age = state.age_tokens + tokens.astype(np.float32)[:, None]
     depth = survival.cumulative_hazard(age) - survival.cumulative_hazard(state.age_tokens)
-    depth = np.minimum(np.maximum(depth, np.float32(0)), np.float32(60))
+    depth = clip(depth, np.float32(0), np.float32(60))
     alive = state.requests * np.exp(-depth)
     return replace(state, requests=np.where(alive < _FEW, np.float32(0), alive), age_tokens=age), depth
 
@@ -162,7 +162,7 @@ def _seeded(survival: Survival, count: int, mean_age: Array, known: Mask) -> Arr
     """Ages in tokens of requests of whom nothing but (perhaps) their mean age is known."""
     ages = survival.stationary_ages(count)
     usual = np.maximum(ages.mean(axis=1), 1e-3)
-    stretch = np.where(known, np.clip(mean_age / usual, 0.25, 4.0), 1.0)
+    stretch = np.where(known, clip(mean_age / usual, 0.25, 4.0), 1.0)
     result: Array = np.minimum(ages * stretch[:, None], survival.limit[:, None])
     return result
 
@@ -181,10 +181,12 @@ def exposure(before: InFlight, *, tokens: Array, depth: Array32, expected: InFli
     [23608.0, 15739.0]
     """
     step = tokens.astype(np.float32)[:, None]
-    there = (expected.requests > _FEW) & (found.requests > _FEW)
-    ratio = np.divide(found.requests, expected.requests, out=np.ones_like(depth), where=there)
-    # Bounds: a gauge that says 0 does not say that all ended at once, nor one that doubles that they multiplied.
-    seen = np.clip(depth - np.log(np.clip(ratio, 1e-9, 1e9)), 0, depth + 3).astype(np.float32)
+    seen = depth
+    if found is not expected:
+        there = (expected.requests > _FEW) & (found.requests > _FEW)
+        ratio = np.divide(found.requests, expected.requests, out=np.ones_like(depth), where=there)
+        # Bounds: a gauge that says 0 does not say that all ended at once, nor one that doubles that they multiplied.
+        seen = clip(depth - np.log(clip(ratio, 1e-9, 1e9)), 0, depth + 3).astype(np.float32)
     some = seen > 1e-5
     during = before.requests * np.where(some, -np.expm1(-seen) / np.where(some, seen, 1), np.float32(1))
     # Tokens written below the upper edge of each bucket, of which the last has none.

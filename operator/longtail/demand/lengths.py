@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from longtail.demand.buckets import BUCKETS, EDGES, WIDTHS, Array, Array32, Mask
+from longtail.demand.buckets import BUCKETS, EDGES, WIDTHS, Array, Array32, Mask, clip
 from longtail.demand.survival import Survival
 
 PRIOR_REQUESTS = 20.0
@@ -87,7 +87,7 @@ def hazards(*, ended: Array32, exposed: Array32, prior_mean: Array) -> Array:
     """
     weight = np.minimum(WIDTHS, prior_mean[:, None]) * (PRIOR_REQUESTS / BUCKETS)
     raw = (ended + weight / prior_mean[:, None]) / (exposed + weight)
-    result: Array = np.clip(raw, 1e-9, 1.0)
+    result: Array = clip(raw, 1e-9, 1.0)
     return result
 
 
@@ -141,7 +141,7 @@ def recent(state: LengthState, *, settled: Survival) -> Survival:
     """
     weight = np.minimum(WIDTHS, settled.mean[:, None]) * (PRIOR_REQUESTS / BUCKETS)
     raw = (state.recent_ended + weight * settled.hazard) / (state.recent_exposed + weight)
-    return Survival.of(hazard=np.clip(raw, 1e-9, 1.0), limit=settled.limit)
+    return Survival.of(hazard=clip(raw, 1e-9, 1.0), limit=settled.limit)
 
 
 def of_tick(*, ended: Array, exposed: Array, survival: Survival, known: Mask) -> Survival:
@@ -154,7 +154,7 @@ def of_tick(*, ended: Array, exposed: Array, survival: Survival, known: Mask) ->
     """
     weight = TICK_REQUESTS * np.minimum(WIDTHS, survival.mean[:, None])
     raw = (ended + weight * survival.hazard) / (exposed + weight)
-    return Survival.of(hazard=np.where(known[:, None], np.clip(raw, 1e-9, 1.0), survival.hazard), limit=survival.limit)
+    return Survival.of(hazard=np.where(known[:, None], clip(raw, 1e-9, 1.0), survival.hazard), limit=survival.limit)
 
 
 def changed(state: LengthState) -> Mask:

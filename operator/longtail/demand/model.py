@@ -7,7 +7,7 @@ import numpy as np
 
 from longtail.demand import arrivals, attainment, capacity, lengths, outlook, owed, startup
 from longtail.demand.answer import Answers, unpack
-from longtail.demand.buckets import Array
+from longtail.demand.buckets import Array, clip
 from longtail.demand.estimate import Demand
 from longtail.demand.fleet_arrays import FleetArrays, Parameters, Supplies
 from longtail.demand.follow import Clock, Followed, follow
@@ -206,7 +206,7 @@ def _answers(
         quantile=quantile,
         coverage=coverage,
         coverage_known=covered,
-        known_fraction=np.clip(1 - mass[:, 0] / survival.mean, 0.0, 1.0),
+        known_fraction=clip(1 - mass[:, 0] / survival.mean, 0.0, 1.0),
         attainment=state.attainment.delivered,
         attainment_known=state.attainment.windows > 0,
         arrivals_per_second=state.arrivals.rates[:, arrivals.SHORT],

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longtail.demand.buckets import Array
+from longtail.demand.buckets import Array, clip
 
 PRIOR_STARTS = 1.0
 PRIOR_SPREAD_STARTS = 2.0
@@ -74,5 +74,5 @@ def cold_start(state: StartupState, *, prior_seconds: Array) -> ColdStart:
     seen = np.divide(state.total, state.starts, out=np.zeros_like(mean), where=state.starts > 0)
     scatter = np.maximum(state.squares - state.starts * seen**2, 0.0)
     spread = np.sqrt((scatter + PRIOR_SPREAD_STARTS * PRIOR_SPREAD**2) / (state.starts + PRIOR_SPREAD_STARTS))
-    quantiles = (np.exp(np.clip(mean + z * spread, 0.0, 13.0)) for z in (0.0, NORMAL_P90, NORMAL_P99))
+    quantiles = (np.exp(clip(mean + z * spread, 0.0, 13.0)) for z in (0.0, NORMAL_P90, NORMAL_P99))
     return ColdStart(*quantiles)

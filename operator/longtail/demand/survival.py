@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from longtail.demand.buckets import BUCKETS, EDGES, EDGES_32, UPPER, UPPER_32, Array, Array32, Index, bucket_of
+from longtail.demand.buckets import BUCKETS, EDGES, EDGES_32, UPPER, UPPER_32, Array, Array32, Index, bucket_of, clip
 
 _DEEPEST = 60.0
 """Cumulative hazard beyond which nobody is left (e^-60): keeps exp away from underflow in 32 bits too."""
@@ -188,7 +188,7 @@ class Survival:
         hazard = self.hazard.take(place)
         alive = np.exp(-np.minimum(self.cumulative.take(place), _DEEPEST))
         gone = hazard * (target - self.mass.take(place)) / alive
-        offset = -np.log1p(-np.clip(gone, 0.0, 1 - 1e-12)) / hazard
+        offset = -np.log1p(-clip(gone, 0.0, 1 - 1e-12)) / hazard
         result: Array = np.minimum(EDGES[bucket] + offset, self.limit[:, None])
         return result
 
