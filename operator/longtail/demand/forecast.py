@@ -58,7 +58,7 @@ def survivors(flight: InFlight, *, survival: Survival, step_tokens: Array, steps
     # All steps at once: (services, steps, cohorts), looked up as (services, steps x cohorts).
     then = survival.cumulative_hazard(age.reshape(services, steps * cohorts)).reshape(age.shape)
     depth = then - survival.cumulative_hazard(flight.age_tokens)[:, None, :]
-    alive = np.exp(-clip(depth, np.float32(0), np.float32(60)))
+    alive = np.exp(-clip(depth, 0.0, 60.0))
     left = flight.requests[:, None, :] * alive
     return Survivors(
         requests=left.sum(axis=2).astype(np.float64),

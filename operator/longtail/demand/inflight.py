@@ -67,7 +67,7 @@ def advance(state: InFlight, *, tokens: Array, survival: Survival) -> tuple[InFl
     """
     age = state.age_tokens + tokens.astype(np.float32)[:, None]
     depth = survival.cumulative_hazard(age) - survival.cumulative_hazard(state.age_tokens)
-    depth = clip(depth, np.float32(0), np.float32(60))
+    depth = clip(depth, 0.0, 60.0)
     alive = state.requests * np.exp(-depth)
     return replace(state, requests=np.where(alive < _FEW, np.float32(0), alive), age_tokens=age), depth
 

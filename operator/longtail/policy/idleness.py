@@ -32,6 +32,8 @@ def idle_samples(before: Mapping[str, IdleSamples], observation: Observation) ->
     """What is known of the emptiness of each pod after one more observation; one doubt and it starts anew."""
     after: dict[str, IdleSamples] = {}
     for reading in observation.pods:
+        if reading.running_requests.value:  # at work, as most are
+            continue
         sampled_at = _empty_at(reading, observation.at_seconds)
         if sampled_at is None:
             continue
@@ -76,9 +78,8 @@ def requests_of(reading: PodReading | None) -> float | None:
 
 def _empty_at(reading: PodReading, at_seconds: float) -> float | None:
     """When a pod was sampled empty; None when it was not, or nobody knows."""
-    running, waiting = reading.running_requests, reading.waiting_requests
-    if running.value != 0 or waiting.value != 0:  # most pods: told from the others first, and cheaply
+    if requests_of(reading) != 0.0:
         return None
-    if not (running.fresh and waiting.fresh) or gpu_busy(reading.gpu_active_ratio):
+    if gpu_busy(reading.gpu_active_ratio):
         return None
-    return at_seconds - max(running.age_seconds, waiting.age_seconds)
+    return at_seconds - max(reading.running_requests.age_seconds, reading.waiting_requests.age_seconds)

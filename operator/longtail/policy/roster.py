@@ -45,6 +45,7 @@ def roster(target: Target) -> Roster:
     are pods too many are taken as gone, for they cannot be called back.
     """
     alive = [pod for pod in target.pods if not pod.deleting]
+    deleting = tuple(pod for pod in target.pods if pod.deleting) if len(alive) < len(target.pods) else ()
     leaving = max(len(alive) - target.replicas, 0)
     if leaving:
         gone = {pod.name for pod in [pod for pod in alive if pod.condemned][:leaving]}
@@ -74,7 +75,7 @@ def roster(target: Target) -> Roster:
         broken=tuple(broken),
         cordoned=tuple(cordoned),
         isolated=tuple(isolated),
-        deleting=tuple([pod for pod in target.pods if pod.deleting]),
+        deleting=deleting,
         unseen=max(target.replicas - len(alive) - faceless, 0),
         faceless=faceless,
     )

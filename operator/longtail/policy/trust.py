@@ -119,7 +119,7 @@ def _doubts(
     observation: Observation, *, memory: ServiceMemory, behavior: Behavior, now: float
 ) -> Iterator[tuple[Reason, str]]:
     core = {"running": observation.running_requests, "waiting": observation.waiting_requests}
-    quality = worst(*(signal.quality for signal in core.values()))
+    quality = worst(observation.running_requests.quality, observation.waiting_requests.quality)
     if quality is Quality.MISSING:
         absent = " and ".join(name for name, signal in core.items() if signal.value is None)
         yield Reason.METRICS_MISSING, f"the number of {absent} requests is missing"
