@@ -38,16 +38,25 @@ class _Wish:
 
 
 def decide(
-    *, service: Service, observation: Observation, demand: Demand, memory: ServiceMemory, now: float
+    *,
+    service: Service,
+    pool: Roster | None = None,
+    observation: Observation,
+    demand: Demand,
+    memory: ServiceMemory,
+    now: float,
 ) -> tuple[Decision, ServiceMemory]:
-    """One service's decision, and what to remember of it. Pure: the same arguments give the same result."""
+    """One service's decision, and what to remember of it. Pure: the same arguments give the same result.
+
+    ``pool`` is the roster of its target, where there is one already.
+    """
     memory = trust.look(memory, observation=observation, demand=demand, now=now)
     memory = hands.look(memory, service=service, now=now)
     target, limits = service.target, service.limits
     if target is None:
         # Nothing is decided, so the last decision stands: its change may still come to light.
         return _hold(memory.current, Reason.TARGET_UNAVAILABLE, "the target cannot be scaled", demand), memory
-    pool = roster(target)
+    pool = pool or roster(target)
     current = pool.serving
     event = event_since(memory, current=current)
     if event is not None:

@@ -261,7 +261,7 @@ def _delete_unnamed(scene: _Scene, surplus: int) -> _Plan:
 def _commit(scene: _Scene, *, plan: _Plan) -> _Plan:
     """Delete the cordoned replicas that are empty, or out of time where the user wants them gone."""
     pool = scene.pool
-    if scene.order is VictimOrder.UNKNOWN:
+    if not pool.cordoned or scene.order is VictimOrder.UNKNOWN:
         return _NOTHING
     late = scene.rules.on_deadline is DrainDeadline.DELETE
 

@@ -8,6 +8,7 @@ from longtail.policy.decision import Decision
 from longtail.policy.fleet import Fleet, ServiceKey
 from longtail.policy.ladder import decide
 from longtail.policy.memory import Memory, ServiceMemory
+from longtail.policy.roster import roster
 from longtail.policy.supply import supply_of
 
 
@@ -30,14 +31,16 @@ def step(
     services = sorted(fleet.services, key=lambda service: service.key)
     keys = [service.key for service in services]
     seen = [observations.get(key) or Observation(at_seconds=now) for key in keys]
+    pools = [None if service.target is None else roster(service.target) for service in services]
     supplied = [
         supply_of(
             service.target,
+            pool=pool,
             memory=memory.services.get(service.key) or ServiceMemory(),
             start_seconds=service.parameters.startup_seconds,
             now=now,
         )
-        for service in services
+        for service, pool in zip(services, pools, strict=True)
     ]
     demands, demand_memory = estimate(
         keys=keys,
@@ -49,8 +52,8 @@ def step(
     )
     decisions: dict[ServiceKey, Decision] = {}
     remembered: dict[ServiceKey, ServiceMemory] = {}
-    for service, observation, demand, (_, before) in zip(services, seen, demands, supplied, strict=True):
+    for service, pool, observation, demand, (_, before) in zip(services, pools, seen, demands, supplied, strict=True):
         decisions[service.key], remembered[service.key] = decide(
-            service=service, observation=observation, demand=demand, memory=before, now=now
+            service=service, pool=pool, observation=observation, demand=demand, memory=before, now=now
         )
     return decisions, Memory(services=remembered, demand=demand_memory)

@@ -7,11 +7,16 @@ from longtail.demand.supply import Supply
 from longtail.policy.fleet import Pod, Target
 from longtail.policy.memory import ServiceMemory
 from longtail.policy.procurement import OVERDUE_STARTS, blocked_start
-from longtail.policy.roster import roster
+from longtail.policy.roster import Roster, roster
 
 
 def supply_of(
-    target: Target | None, *, memory: ServiceMemory, start_seconds: float, now: float
+    target: Target | None,
+    *,
+    pool: Roster | None = None,
+    memory: ServiceMemory,
+    start_seconds: float,
+    now: float,
 ) -> tuple[Supply, ServiceMemory]:
     """Replicas by what they do, and each cold start exactly once.
 
@@ -23,13 +28,14 @@ def supply_of(
 
     Args:
         target: with its pods; None supplies nothing.
+        pool: its roster, where there is one already.
         memory: what is known of pods and starts.
         start_seconds: the P90 of a cold start as the user states it, until it has been computed.
         now: Unix seconds.
     """
     if target is None:
         return Supply(ready_replicas=0), memory
-    pool = roster(target)
+    pool = pool or roster(target)
     ready = len(pool.working) if target.pods else target.ready_replicas
     patience = memory.start_seconds or start_seconds
     ages = [
