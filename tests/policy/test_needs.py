@@ -130,3 +130,26 @@ def test_a_forecast_counts_the_kv_cache_as_well() -> None:
 def test_there_is_no_forecast_before_there_is_one() -> None:
     assert needs.forecast_up(demand(20.0)) is None
     assert needs.forecast_down(replace(demand(20.0), slots_upper=30.0)) is None
+
+
+@pytest.mark.parametrize(
+    ("expected", "upper", "ratio", "exact"),
+    [
+        pytest.param(40.0, 48.0, 1.0, 6.0, id="nobody-may-wait"),
+        pytest.param(20.0, 48.0, 1.2, 5.0, id="the-upper-value-may-wait-as-long-as-allowed"),
+        pytest.param(44.0, 48.0, 1.2, 5.5, id="what-is-expected-may-not"),
+    ],
+)
+def test_the_forecast_asks_for_slots_with_which_all_are_in_time(
+    expected: float, upper: float, ratio: float, exact: float
+) -> None:
+    patient = demand(10.0, slots_forecast=expected, slots_upper=upper, slots_peak=upper, in_time_ratio=ratio)
+    for need in (needs.forecast_up(patient), needs.forecast_down(patient)):
+        assert need is not None
+        assert need.exact == pytest.approx(exact)
+
+
+def test_words_tell_of_slots_that_the_wait_saves() -> None:
+    need = needs.forecast_up(demand(10.0, slots_forecast=20.0, slots_upper=48.0, in_time_ratio=1.2))
+    assert need is not None
+    assert "48 slots, 40 as they may wait; a replica has 8: 5 replicas" in need.because

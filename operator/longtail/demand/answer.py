@@ -43,6 +43,7 @@ class Answers:
     arrivals_per_second: Array
     age_check: Array
     age_check_known: Mask
+    in_time_ratio: Array
 
 
 def unpack(answers: Answers) -> list[Demand]:
@@ -84,6 +85,7 @@ def unpack(answers: Answers) -> list[Demand]:
         _maybe(answers.attainment, answers.attainment_known),
         _maybe(answers.arrivals_per_second, known),
         _maybe(answers.age_check, answers.age_check_known),
+        answers.in_time_ratio.tolist(),
     )
     # Positional: the columns are in the order of Demand's fields, and ten thousand keyword calls cost 20 ms more.
     return [Demand(*row) for row in zip(*columns, strict=True)]

@@ -1,14 +1,16 @@
 """The user's number is the number delivered: the level of the upper value is steered by the waits engines report.
 
-A q-quantile of demand is not a share of requests served in time: with q = 0.9 between 98.1 and 99.7 % have been
-measured to wait at most ten seconds. So the level starts at the objective and an integrator moves it, in log-odds,
-by the relative error of the share of requests that waited too long:
+A q-quantile of demand is not a share of requests served in time: more of them come just when demand is high. So the
+level starts at the objective and an integrator moves it, in log-odds, by the relative error of the share of requests
+that waited too long:
 
     log-odds += dt / TIME x clip((missed - allowed) / allowed, -1, 4)
 
-It is slow (an hour for 1 unit: 0.95 to 0.98 or to 0.88), bounded, learns only from whole windows in which no tick
-was missing, and does not push where pushing cannot help (anti-windup): not up while the pool is smaller than the
-upper value already asks for.
+It is slow (an hour for 1 unit: 0.95 to 0.98), bounded, and learns only from whole windows in which no tick was missing.
+It never goes below the objective: hours without a miss say nothing about the next burst (a level that was let down to
+0.93 in them missed the promise on five of six traces). And it does not push where pushing cannot help (anti-windup):
+not up while the pool is smaller than the upper value asked for one cold start ago. What it asks for now cannot be there
+yet, and a miss in that time is a true one.
 """
 
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ WINDOW_REQUESTS = 20.0
 """A window lasts until it holds this many requests, so one late request of three does not count as a third."""
 TIME_SECONDS = 3600.0
 REACH = 2.0
-"""Bound of the correction in log-odds: 0.95 moves between 0.72 and 0.993, 0.99 between 0.93 and 0.998."""
+"""Largest correction in log-odds: it takes 0.95 to 0.993, 0.99 to 0.998."""
 LEVELS = (0.5, 0.998)
 
 
@@ -39,7 +41,7 @@ class AttainmentState:
     seconds: Array
     """Length of the open window."""
     short: Array
-    """Seconds of the open window in which the pool was smaller than the upper value asked for."""
+    """Seconds of the open window in which the pool was smaller than it had been asked to be by then."""
     broken: Mask
     """Data was missing in the open window: it will not be learned from."""
     delivered: Array
@@ -88,7 +90,7 @@ def learn(
     """The state after a tick in which ``requests`` got their slot, ``within`` of them in time; all (services,).
 
     ``observed`` is where waits are reported at all, ``whole`` where nothing was missing this tick, ``short`` where the
-    pool is smaller than the upper value asks for.
+    pool is smaller than it was asked to be by now.
     """
     count = state.requests + np.where(observed & whole, requests, 0.0)
     good = state.within + np.where(observed & whole, within, 0.0)
@@ -102,7 +104,7 @@ def learn(
     error = clip(((1 - share) - allowed) / allowed, -1.0, 4.0)
     # Anti-windup: a miss while the pool lagged behind what was asked says nothing about the level.
     error = np.where((lacking > 0) & (error > 0), 0.0, error)
-    moved = clip(state.correction + np.minimum(seconds / TIME_SECONDS, 1.0) * error, -REACH, REACH)
+    moved = clip(state.correction + np.minimum(seconds / TIME_SECONDS, 1.0) * error, 0.0, REACH)
     delivered = np.where(state.windows > 0, state.delivered + 0.2 * (share - state.delivered), share)
     return AttainmentState(
         correction=np.where(usable, moved, state.correction),

@@ -81,6 +81,12 @@ class ReplicaCapacity:
     bound: np.ndarray
     """Index into `BOUNDS`."""
 
+    @property
+    def queues(self) -> Mask:
+        """Where a request beyond the slots waits for one: the engines' own limit binds, not the promised pace."""
+        waits: Mask = (self.bound == _KV) | (self.bound == _MAX) | (self.bound == _SPEC)
+        return waits
+
 
 BOUNDS = ("TimePerOutputToken", "KVCache", "MaxConcurrentRequests", "Spec", "Prior")
 _TPOT, _KV, _MAX, _SPEC, _PRIOR_BOUND = range(5)

@@ -68,3 +68,9 @@ class Demand:
     age_check: float | None = None
     """Tokens written by the requests in flight, as the engines count them, over what the model infers: 1 where they
     agree. vLLM's count keeps the tokens of aborted requests, so a value that only grows means aborts."""
+    in_time_ratio: float = 1.0
+    """Requests, running and waiting, per slot up to which nobody waits longer than the objective allows: >= 1.
+
+    A request with Q ahead of it in the queue of a pool of C full slots waits Q x S / C, where S is the mean stay in a
+    slot, since C / S are freed in a second. So all are in time while C + Q <= C x (1 + wait / S): 1.13 for a wait of
+    10 s and answers of 76 s, 1.95 for answers of 10.5 s."""

@@ -86,8 +86,11 @@ def step(
         state, clock=clock, seen=seen, parameters=parameters, width_seconds=memory.width_seconds
     )
     replica, present = _present(state, seen, followed, parameters)
+    in_time = _in_time_ratio(
+        followed, parameters, replica, running=seen.running.value / np.maximum(seen.reporting_pods, 1.0)
+    )
     quantile = attainment.level(state.attainment, objective=parameters.attainment)
-    state = outlook.judge(state, clock=clock, now=present, horizon_seconds=horizon, quantile=quantile)
+    state, promised = outlook.judge(state, clock=clock, now=present, horizon_seconds=horizon, quantile=quantile)
     slots, kv = outlook.look_ahead(
         state,
         now=present,
@@ -109,12 +112,13 @@ def step(
             within=seen.waits.within,
             whole=followed.gauges_fresh,
             observed=seen.waits.known,
-            short=supplies.ready * replica.slots < slots.upper,
+            # Not up while less is there than was asked for a cold start ago: a higher level would not have come.
+            short=supplies.ready * replica.slots * in_time < promised,
             objective=parameters.attainment,
             elapsed_seconds=elapsed,
         ),
     )
-    answers = _answers(state, seen, followed, replica, present, cold_start, slots, kv, quantile)
+    answers = _answers(state, seen, followed, replica, present, cold_start, slots, kv, quantile, in_time)
     return answers, DemandMemory(keys=tuple(keys), now=clock.now, width_seconds=width, state=state)
 
 
@@ -166,6 +170,19 @@ def _present(
     )
 
 
+def _in_time_ratio(
+    followed: Followed, parameters: Parameters, replica: capacity.ReplicaCapacity, *, running: Array
+) -> Array:
+    """Requests per slot up to which nobody waits too long (see `Demand.in_time_ratio`).
+
+    1 where engines would not let a request wait but run it, slower than promised: nothing is gained then.
+    ``running`` counts requests per replica.
+    """
+    stay_seconds = followed.survival.mean * followed.tpot_seconds
+    ratio = 1.0 + parameters.queue_wait_seconds / stay_seconds
+    return np.where(replica.queues & (running <= 1.1 * replica.slots), ratio, 1.0)
+
+
 def _answers(
     state: FleetState,
     seen: FleetArrays,
@@ -176,6 +193,7 @@ def _answers(
     slots: outlook.Outlook,
     kv: outlook.Outlook,
     quantile: Array,
+    in_time: Array,
 ) -> Answers:
     survival, settled = followed.survival, followed.settled
     running = owed.running_tokens(state.flight, survival=survival)
@@ -214,4 +232,5 @@ def _answers(
             state.service.attained, state.service.inferred, out=np.ones_like(total), where=state.service.inferred > 1.0
         ),
         age_check_known=state.service.inferred > 1.0,
+        in_time_ratio=in_time,
     )

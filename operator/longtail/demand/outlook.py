@@ -51,8 +51,14 @@ class Outlook:
     """What to remember of it until it can be judged: shape (services, `FORECAST_NUMBERS`), roots."""
 
 
-def judge(state: FleetState, *, clock: Clock, now: Now, horizon_seconds: Array, quantile: Array) -> FleetState:
-    """The state after forecasts that came due were compared with what is seen now."""
+def judge(
+    state: FleetState, *, clock: Clock, now: Now, horizon_seconds: Array, quantile: Array
+) -> tuple[FleetState, Array]:
+    """The state after forecasts that came due were compared with what is seen now, and what they had asked for.
+
+    The latter is the upper value of slots that was given for now one cold start ago, (services,): what the pool should
+    have by now. 0 where nothing was said.
+    """
     book, due, said = ledger.settle(
         state.ledger, now=clock.now, horizon_seconds=horizon_seconds, tick_seconds=clock.elapsed_seconds
     )
@@ -75,7 +81,7 @@ def judge(state: FleetState, *, clock: Clock, now: Now, horizon_seconds: Array, 
         clock,
         quantile,
     )
-    return replace(
+    judged = replace(
         state,
         ledger=book,
         slots_experts=slots[0],
@@ -83,6 +89,7 @@ def judge(state: FleetState, *, clock: Clock, now: Now, horizon_seconds: Array, 
         kv_experts=kv[0],
         kv_calibration=kv[1],
     )
+    return judged, np.where(due, from_root(said[:, EXPERTS + 1]), 0.0)
 
 
 def look_ahead(

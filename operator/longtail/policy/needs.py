@@ -2,6 +2,9 @@
 
 Two resources are counted, slots and KV cache, and the larger need wins. A resource that is not known
 does not take part; whether a pool may shrink without it is a question for `trust`.
+
+The objective allows a wait, and slots are freed in the meantime (`Demand.in_time_ratio`). So what the upper value of
+demand has above the expected one may wait; what is expected, and what is there now, may not.
 """
 
 import enum
@@ -103,17 +106,25 @@ def _forecast(demand: Demand, *, slots: float | None, kv_tokens: float | None, w
     level = "" if demand.quantile is None else f" in {100 * demand.quantile:.4g} of 100 cases"
     ahead = f"{when} ({demand.startup.p90_seconds:.0f} s), at most{level},"
     return _largest(
-        _of_slots(slots, demand.capacity, f"{ahead} requests will need"),
+        _of_slots(
+            slots,
+            demand.capacity,
+            f"{ahead} requests will need",
+            enough=max(slots / demand.in_time_ratio, demand.slots_forecast or 0.0),
+        ),
         _of_kv(kv_tokens, demand.capacity, f"{ahead} the KV caches will hold"),
     )
 
 
-def _of_slots(slots: float | None, capacity: Capacity, subject: str) -> Need | None:
+def _of_slots(slots: float | None, capacity: Capacity, subject: str, *, enough: float | None = None) -> Need | None:
+    """The need for as many slots, or for those that are ``enough`` because a request may wait for one."""
     if slots is None:
         return None
-    need = Need(exact=slots / capacity.slots_per_replica, bound_by=Resource.SLOTS, because="")
+    taken = slots if enough is None else min(enough, slots)
+    need = Need(exact=taken / capacity.slots_per_replica, bound_by=Resource.SLOTS, because="")
+    waiting = f", {words.number(taken)} as they may wait" if words.number(taken) != words.number(slots) else ""
     because = (
-        f"{subject} {words.number(slots)} slots; a replica has {words.number(capacity.slots_per_replica)}: "
+        f"{subject} {words.number(slots)} slots{waiting}; a replica has {words.number(capacity.slots_per_replica)}: "
         f"{words.replicas(need.replicas)}"
     )
     return Need(exact=need.exact, bound_by=need.bound_by, because=because)
