@@ -166,7 +166,7 @@ class Operator:
 
     def start(self, *, kubeconfig: Path, sources: Mapping[str, Any], program: Sequence[str] = (_PROGRAM,)) -> None:
         """Start it and return when it decides; ``program`` is what to run in place of ``longtail``."""
-        file = self._cluster.directory / "metrics-sources.yaml"
+        file = self._cluster.directory / f"{self.name}-metrics-sources.yaml"
         file.write_text(yaml.safe_dump({"sources": dict(sources)}))
         self._cluster.processes.start(
             Command(
