@@ -33,7 +33,7 @@ demo: setup ## Run the operator on a real control plane under a rising and falli
 # One after the other: end-to-end tests wait for real clocks (leases, scrapes, syncs of the HPA), which a machine
 # that is busy with unit tests would hold up.
 test: lint components ## Everything: lint, types, import contracts, unit, property, component, e2e
-	@echo "test: unit tests, then end-to-end tests: about a quarter of an hour on two cores"
+	@echo "test: unit tests, then end-to-end tests: about twenty minutes on two cores"
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory e2e
 
