@@ -36,7 +36,7 @@ async def test_the_query_travels_in_the_body_with_its_time_and_the_servers_own_t
         await opened.query("up == 1", 1_700_000_000.1254)
     (asked,) = prometheus.asked
     assert (asked.method, asked.path) == ("POST", "/api/v1/query")
-    assert asked.form == {"query": "up == 1", "time": "1700000000.125", "timeout": "3.5s"}
+    assert asked.form == {"query": "up == 1", "time": "1700000000.125", "timeout": "3500ms"}
 
 
 async def test_a_path_prefix_and_headers_of_the_source_are_kept(prometheus: FakePrometheus) -> None:

@@ -1,6 +1,7 @@
 """A Prometheus client to lean on: bounded in time, threads and bytes, with one error tree."""
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -109,7 +110,8 @@ class PrometheusClient:
         )
         session.connect(self._url)
         try:
-            return ask(connection, {"timeout": f"{source.timeout_seconds:g}s"})
+            # In milliseconds: Prometheus's durations have no fractions, and it refuses a query with "2.5s".
+            return ask(connection, {"timeout": f"{math.ceil(1000 * source.timeout_seconds)}ms"})
         except MetricsError as error:
             raise type(error)(self._says(str(error))) from error
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
