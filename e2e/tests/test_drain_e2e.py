@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ CYCLES = int(os.environ.get("LONGTAIL_E2E_DRAIN_CYCLES", "200"))
 KILLS = int(os.environ.get("LONGTAIL_E2E_DRAIN_KILLS", "50"))
 OPERATORS = 3  # are killed side by side, each with a namespace of its own: most of a restart is waiting
 KILLED_POOLS = 3  # of each
-LOOKS = 7  # a life ends before the operator has looked so often; from a cordon to a deletion it takes five
+LOOKS = 6  # a life ends before the operator has looked so often; from a cordon to a deletion it takes five
 # Per kill: else too little was written in these lives, or too many ended at rest, for the test to have shown anything.
 # On two cores with a load of 8 and of 14 it were 0.7 cordons, 0.3 to 0.4 uncordons, 0.3 lowerings; three quarters
 # of the operators died with a replica cordoned, a quarter with one that was marked for deletion and still there.
@@ -263,25 +264,33 @@ def of_its_own(world: World, namespace: str) -> Pools:
     """
     cluster = world.cluster
     flags = ["--no-leader-elect", f"--namespaces={namespace}", "--backfill-seconds=60"]
-    operator = Operator(cluster, interval_seconds=1.5, name=namespace, flags=flags)
+    operator = Operator(cluster, interval_seconds=2.0, name=namespace, flags=flags)
     source = {"url": cluster.prometheus_url, "scrapeIntervalSeconds": 1.0}
     operator.start(kubeconfig=operator.install(), sources={"default": source})
     return at_work(World(cluster=cluster, operator=operator, engines=world.engines, namespace=namespace), KILLED_POOLS)
 
 
 def live(pools: Pools, *, chance: random.Random) -> None:
-    """Let an operator look a few times; in half of the lives no longer than until it has marked a pod for deletion.
+    """Let an operator live until it has just changed something about the pods, or else for a few looks.
 
-    Lives are counted in looks and not in seconds: what an operator gets done in a second depends on the machine.
+    Both are counted in what it does and not in seconds: what it gets done in a second depends on the machine.
     """
-    operator, looks, hasty = pools.world.operator, chance.randrange(LOOKS), chance.random() < 0.5
-    marked = {name: pools.condemned(name) for name in pools.names}
+    operator, looks, found = pools.world.operator, chance.randrange(LOOKS), seen(pools)
 
-    def over() -> bool:
-        return operator.ticks() >= looks or (hasty and any(pools.condemned(n) - marked[n] for n in pools.names))
+    def looked() -> bool:
+        return (operator.value("longtail_ticks_total", result="done") or 0.0) >= looks
 
-    wait_until(over, timeout_seconds=60.0, what=f"{looks} looks", interval_seconds=0.2)
+    if chance.random() < 0.5:
+        wait_until(looked, timeout_seconds=60.0, what=f"{looks} looks", interval_seconds=0.2)
+    else:
+        with suppress(NotYetError):  # nothing was left to be done
+            wait_until(lambda: seen(pools) != found, timeout_seconds=15.0, what="a change", interval_seconds=0.2)
     time.sleep(chance.uniform(0.0, 0.5))
+
+
+def seen(pools: Pools) -> list[tuple[set[str], set[str], int]]:
+    """Of each pool who is out of routing, who is marked for deletion, and how many pods there are."""
+    return [(pools.cordoned(name), pools.condemned(name), len(pools.pods(name))) for name in pools.names]
 
 
 def turn(pools: Pools, *, chance: random.Random) -> None:
