@@ -16,8 +16,8 @@ from prometheus_client.registry import Collector
 from longtail.cluster.kinds import WATCHED
 from longtail.cluster.store import Store
 from longtail.control.clock import Clock
+from longtail.control.fleet_metrics import fleet_families
 from longtail.control.outcome import Outcome
-from longtail.policy.fleet import Mode
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)
 
@@ -164,42 +164,4 @@ class FleetCollector(Collector):
         for kind in WATCHED:
             size.add_metric([kind.kind], self._store.size(kind))
         yield size
-        yield from _fleet(self._outcomes())
-
-
-def _fleet(outcomes: Collection[Outcome]) -> Iterable[Metric]:
-    labels = ["namespace", "name"]
-    desired = GaugeMetricFamily("longtail_desired_replicas", "Replicas that the target should ask for.", labels=labels)
-    current = GaugeMetricFamily(
-        "longtail_current_replicas", "Replicas that the target asks for, less those that are draining.", labels=labels
-    )
-    draining = GaugeMetricFamily(
-        "longtail_draining_replicas", "Replicas out of routing that finish what they have.", labels=labels
-    )
-    short = GaugeMetricFamily(
-        "longtail_supply_short", "1 while more replicas are needed than the cluster gives.", labels=labels
-    )
-    owed = GaugeMetricFamily(
-        "longtail_owed_tokens", "Output tokens still to be written for the requests at hand.", labels=labels
-    )
-    slots = GaugeMetricFamily(
-        "longtail_demand_slots", "Slots that the requests at hand need at the promised pace.", labels=labels
-    )
-    known = GaugeMetricFamily("longtail_metrics_known_percent", "Share of the ready pods that report.", labels=labels)
-    for outcome in outcomes:
-        spec, decision = outcome.view.record.spec, outcome.decision
-        if spec is None or spec.mode is Mode.OFF or decision is None or outcome.view.target is None:
-            continue
-        key = [outcome.view.record.key.namespace, outcome.view.record.key.name]
-        desired.add_metric(key, decision.desired)
-        current.add_metric(key, decision.current)
-        draining.add_metric(key, sum(r.pod.cordoned and not r.pod.deleting for r in outcome.view.pods))
-        short.add_metric(key, float(decision.supply_short))
-        demand = decision.demand
-        if demand is not None and demand.owed_tokens is not None:
-            owed.add_metric(key, demand.owed_tokens)
-        if demand is not None and demand.slots_now is not None:
-            slots.add_metric(key, demand.slots_now)
-        if outcome.observation is not None:
-            known.add_metric(key, outcome.observation.known_percent)
-    return (desired, current, draining, short, owed, slots, known)
+        yield from fleet_families(self._outcomes())
