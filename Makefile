@@ -50,11 +50,12 @@ unit: setup ## Unit, property and component tests with branch coverage of demand
 e2e: setup ## Tests against a real API server and a real Prometheus on loopback
 	$(RUN)/pytest e2e/tests
 
-components: setup ## Build etcd, Kubernetes, KWOK and Prometheus into the cache, unless they are there
+components: setup ## Build etcd, Kubernetes, KWOK, Prometheus and Helm into the cache, unless they are there
 	@PYTHONPATH=e2e $(RUN)/python -m longtail_e2e build
 
-crds: setup ## Generate crds/ from the models
+crds: setup ## Generate crds/ from the models, and from it and values.yaml what the charts repeat
 	$(RUN)/longtail crds --out crds
+	$(RUN)/python charts/generate.py
 
 # Demand first, then the frontier on all cores: under an hour on two. QUICK=1: both at once on short traces, no documents.
 bench: setup ## All benchmarks into docs/benchmarks and bench-out (QUICK=1: five minutes, into bench-out alone)

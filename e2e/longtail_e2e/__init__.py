@@ -7,7 +7,7 @@ Used like this::
         print(cluster.kubectl("get", "nodes"))
 """
 
-from longtail_e2e.build import Components, ensure_components, unavailable
+from longtail_e2e.build import ChartTools, Components, ensure_chart_tools, ensure_components, unavailable
 from longtail_e2e.cluster import Cluster
 from longtail_e2e.errors import BuildError, CommandError, HarnessError, NotYetError, ProcessError
 from longtail_e2e.kwok import gpu_node, startup_annotations
@@ -17,6 +17,7 @@ from longtail_e2e.prometheus import Prometheus, Target
 
 __all__ = [
     "BuildError",
+    "ChartTools",
     "Cluster",
     "Command",
     "CommandError",
@@ -30,6 +31,7 @@ __all__ = [
     "Progress",
     "Prometheus",
     "Target",
+    "ensure_chart_tools",
     "ensure_components",
     "gpu_node",
     "silent",

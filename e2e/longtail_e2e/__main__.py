@@ -1,4 +1,4 @@
-"""`python -m longtail_e2e build` builds the components; `… up` runs a cluster until Ctrl-C."""
+"""`python -m longtail_e2e build` builds all that the tests need; `… up` runs a cluster until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import argparse
 import sys
 import threading
 
-from longtail_e2e import Cluster, HarnessError, PrintedProgress, ensure_components, unavailable
+from longtail_e2e import (
+    Cluster,
+    HarnessError,
+    PrintedProgress,
+    ensure_chart_tools,
+    ensure_components,
+    unavailable,
+)
 
 
 def main() -> int:
     """Run the command line and return its exit code; the reasons of a failure go to standard error."""
     parser = argparse.ArgumentParser(prog="python -m longtail_e2e", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("build", help="build the components unless the cache holds them")
+    commands.add_parser("build", help="build what the tests need, unless the cache holds it")
     up = commands.add_parser("up", help="run a cluster until Ctrl-C")
     up.add_argument("--nodes", type=int, default=4)
     up.add_argument("--gpus-per-node", type=int, default=8)
@@ -33,7 +40,9 @@ def _build() -> int:
         # Not an error: the tests that need the components are skipped with the same words.
         print(f"Nothing built: {reason}", file=sys.stderr)
         return 0
-    print(ensure_components(progress=PrintedProgress()).directory)
+    progress = PrintedProgress()
+    print(ensure_components(progress=progress).directory)
+    print(ensure_chart_tools(progress=progress).directory)
     return 0
 
 

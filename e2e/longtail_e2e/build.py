@@ -1,4 +1,7 @@
-"""Builds the cluster's components from their Go modules, once, into a cache outside the checkout."""
+"""Builds the cluster's components, Helm and promtool from their Go modules, once, into a cache outside the checkout.
+
+Two modules, so that nobody who wants a cluster waits for Helm, and an upgrade of Helm leaves the cluster as it is.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,11 @@ from typing import Final
 from longtail_e2e.errors import BuildError
 from longtail_e2e.progress import Progress, silent
 
-MODULE: Final = Path(__file__).resolve().parents[1] / "components"
+_E2E: Final = Path(__file__).resolve().parents[1]
+_HELM: Final = "helm.sh/helm/v4"
+_KUBERNETES: Final = "k8s.io/kubernetes"
 _KWOK: Final = "sigs.k8s.io/kwok"
 _PROMETHEUS: Final = "github.com/prometheus/prometheus"
-_PACKAGES: Final = (".", f"{_PROMETHEUS}/cmd/prometheus", f"{_KWOK}/cmd/kwok")
 # Leaves the file and http service discoveries in Prometheus and drops the SDKs of some twenty clouds.
 _TAGS: Final = "remove_all_sd"
 # A cold build has to be short, and nothing here is debugged or has to be fast. For 1033 packages of Kubernetes, in CPU
@@ -57,6 +61,30 @@ _BUILDS_KEPT: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Module:
+    """A Go module of ours that requires programs of others, and how to build them."""
+
+    directory: Path
+    what: str
+    packages: Sequence[str]
+    stages: Sequence[str] = ()
+    """KWOK's stages that are kept beside the programs."""
+
+
+_COMPONENTS: Final = _Module(
+    directory=_E2E / "components",
+    what="etcd, Kubernetes, KWOK and Prometheus",
+    packages=(".", f"{_PROMETHEUS}/cmd/prometheus", f"{_KWOK}/cmd/kwok"),
+    stages=_STAGES,
+)
+_CHART_TOOLS: Final = _Module(
+    directory=_E2E / "chart_tools",
+    what="Helm and promtool",
+    packages=(f"{_HELM}/cmd/helm", f"{_PROMETHEUS}/cmd/promtool"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Components:
     """Where the built components are."""
 
@@ -72,6 +100,23 @@ class Components:
     def kwok_stages(self) -> Path:
         """KWOK's own stages, one YAML file of several documents."""
         return self.directory / "kwok-stages.yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChartTools:
+    """Where what checks the charts is."""
+
+    directory: Path
+
+    @property
+    def helm(self) -> Path:
+        """The program."""
+        return self.directory / "helm"
+
+    @property
+    def promtool(self) -> Path:
+        """The program."""
+        return self.directory / "promtool"
 
 
 def unavailable() -> str | None:
@@ -92,18 +137,27 @@ def ensure_components(*, progress: Progress = silent) -> Components:
     Raises:
         BuildError: Go is missing, or a download or the compilation failed.
     """
+    return Components(directory=_ensure(_COMPONENTS, progress=progress))
+
+
+def ensure_chart_tools(*, progress: Progress = silent) -> ChartTools:
+    """Return Helm and promtool, as `ensure_components`."""
+    return ChartTools(directory=_ensure(_CHART_TOOLS, progress=progress))
+
+
+def _ensure(module: _Module, *, progress: Progress) -> Path:
     reason = unavailable()
     if reason is not None:
         raise BuildError(reason)
-    cache = cache_directory() / "components"
+    cache = cache_directory() / module.directory.name
     cache.mkdir(parents=True, exist_ok=True)
-    built = cache / _key()
+    built = cache / _key(module)
     with _locked(cache / "lock", progress=progress):
         if not built.is_dir():
-            _build(built, progress=progress)
+            _build(module, built, progress=progress)
             _prune(cache, keep=built)
         os.utime(built)
-    return Components(directory=built)
+    return built
 
 
 def cache_directory() -> Path:
@@ -114,41 +168,44 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longtail"
 
 
-def _key() -> str:
-    digest = hashlib.sha256(repr(_go("env", "GOVERSION", "GOOS", "GOARCH")).encode())
-    digest.update(repr((_PACKAGES, _STAGES, _compile_flags())).encode())
-    for path in sorted((*MODULE.glob("*.go"), MODULE / "go.mod", MODULE / "go.sum")):
+def _key(module: _Module) -> str:
+    digest = hashlib.sha256(repr(_go(module, "env", "GOVERSION", "GOOS", "GOARCH")).encode())
+    digest.update(repr((module.packages, module.stages, _compile_flags(module))).encode())
+    for path in sorted((*module.directory.glob("*.go"), module.directory / "go.mod", module.directory / "go.sum")):
         content = path.read_bytes()
         digest.update(f"{path.name} {len(content)}\n".encode() + content)
     return digest.hexdigest()[:16]
 
 
-def _compile_flags() -> list[str]:
-    kubernetes = _required_version("k8s.io/kubernetes")
-    major, minor, _ = kubernetes.removeprefix("v").split(".", 2)
-    # Prometheus 3.16.0 is v0.316.0 of its Go module.
-    _, prometheus, patch = _required_version(_PROMETHEUS).split(".", 2)
-    settings = {
-        # Without these the API server calls itself v0.0.0, and clients complain.
-        "k8s.io/component-base/version.gitVersion": kubernetes,
-        "k8s.io/component-base/version.gitMajor": major,
-        "k8s.io/component-base/version.gitMinor": minor,
-        "github.com/prometheus/common/version.Version": f"{prometheus[0]}.{int(prometheus[1:])}.{patch}",
-    }
+def _compile_flags(module: _Module) -> list[str]:
+    # Without these the API server calls itself v0.0.0, and clients complain; Helm checks a chart's kubeVersion.
+    settings: dict[str, str] = {}
+    if kubernetes := _required_version(module, _KUBERNETES):
+        major, minor, _ = kubernetes.removeprefix("v").split(".", 2)
+        settings |= {
+            "k8s.io/component-base/version.gitVersion": kubernetes,
+            "k8s.io/component-base/version.gitMajor": major,
+            "k8s.io/component-base/version.gitMinor": minor,
+        }
+    if prometheus := _required_version(module, _PROMETHEUS):
+        # Prometheus 3.16.0 is v0.316.0 of its Go module.
+        _, release, patch = prometheus.split(".", 2)
+        settings["github.com/prometheus/common/version.Version"] = f"{release[0]}.{int(release[1:])}.{patch}"
+    if helm := _required_version(module, _HELM):
+        settings[f"{_HELM}/internal/version.version"] = helm
     linker = " ".join(["-s", "-w", *(f"-X {name}={value}" for name, value in settings.items())])
     return ["-tags", _TAGS, "-trimpath", "-buildvcs=false", "-gcflags", _COMPILER, "-ldflags", linker]
 
 
-def _required_version(module: str) -> str:
-    found = re.search(rf"^\s*{re.escape(module)} (v\S+)", (MODULE / "go.mod").read_text(), re.MULTILINE)
-    if found is None:
-        raise BuildError(f"{MODULE / 'go.mod'} does not require {module}")
-    return found.group(1)
+def _required_version(module: _Module, name: str) -> str | None:
+    required = (module.directory / "go.mod").read_text()
+    found = re.search(rf"^\s*{re.escape(name)} (v\S+)", required, re.MULTILINE)
+    return found.group(1) if found else None
 
 
-def _build(target: Path, *, progress: Progress) -> None:
-    step = "Building etcd, Kubernetes, KWOK and Prometheus"
-    packages = _download(step=step, progress=progress)
+def _build(module: _Module, target: Path, *, progress: Progress) -> None:
+    step = f"Building {module.what}"
+    packages = _download(module, step=step, progress=progress)
 
     def tell(lines: Sequence[str]) -> None:
         # `go build -v` names a package when its compilation starts, and none that Go's own cache holds.
@@ -157,8 +214,9 @@ def _build(target: Path, *, progress: Progress) -> None:
 
     partial = Path(tempfile.mkdtemp(prefix="partial-", dir=target.parent))
     try:
-        _go("build", "-v", *_compile_flags(), "-o", f"{partial}/", *_PACKAGES, while_running=tell)
-        _write_stages(partial / "kwok-stages.yaml")
+        _go(module, "build", "-v", *_compile_flags(module), "-o", f"{partial}/", *module.packages, while_running=tell)
+        if module.stages:
+            _write_stages(module, partial / "kwok-stages.yaml")
         partial.rename(target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -166,19 +224,19 @@ def _build(target: Path, *, progress: Progress) -> None:
     progress(step, done=True)
 
 
-def _download(*, step: str, progress: Progress) -> int:
+def _download(module: _Module, *, step: str, progress: Progress) -> int:
     """Download the modules that the build needs, no others, and return the number of its packages."""
 
     def tell(lines: Sequence[str]) -> None:
         progress(step, f"downloaded {sum(map(_is_notice, lines))} Go modules")
 
     # `go mod download` would fetch the whole module graph, the cloud SDKs that the tags leave out included.
-    arguments = ("list", "-deps", f"-tags={_TAGS}", *_PACKAGES)
+    arguments = ("list", "-deps", f"-tags={_TAGS}", *module.packages)
     try:
-        lines = _go(*arguments, while_running=tell)
+        lines = _go(module, *arguments, while_running=tell)
     except BuildError as first:
         progress(step, f"trying again, as {str(first).splitlines()[-1]}")
-        lines = _go(*arguments, while_running=tell)
+        lines = _go(module, *arguments, while_running=tell)
     return sum(not _is_notice(line) for line in lines)
 
 
@@ -186,13 +244,14 @@ def _is_notice(line: str) -> bool:
     return line.startswith("go: ")
 
 
-def _write_stages(target: Path) -> None:
-    module = f"{_KWOK}@{_required_version(_KWOK)}"
-    answer = json.loads("\n".join(line for line in _go("mod", "download", "-json", module) if not _is_notice(line)))
-    target.write_text("\n---\n".join((Path(answer["Dir"]) / stage).read_text() for stage in _STAGES))
+def _write_stages(module: _Module, target: Path) -> None:
+    kwok = f"{_KWOK}@{_required_version(module, _KWOK)}"
+    lines = _go(module, "mod", "download", "-json", kwok)
+    answer = json.loads("\n".join(line for line in lines if not _is_notice(line)))
+    target.write_text("\n---\n".join((Path(answer["Dir"]) / stage).read_text() for stage in module.stages))
 
 
-def _go(*arguments: str, while_running: Callable[[Sequence[str]], None] | None = None) -> list[str]:
+def _go(module: _Module, *arguments: str, while_running: Callable[[Sequence[str]], None] | None = None) -> list[str]:
     """Run the Go command in the module and return its lines (standard output and errors, as they came).
 
     `while_running` is called twice a second with the lines so far.
@@ -204,7 +263,7 @@ def _go(*arguments: str, while_running: Callable[[Sequence[str]], None] | None =
     lines: list[str] = []
     with subprocess.Popen(
         ["go", *arguments],
-        cwd=MODULE,
+        cwd=module.directory,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -226,7 +285,7 @@ def _go(*arguments: str, while_running: Callable[[Sequence[str]], None] | None =
             raise
     if go.returncode != 0:
         command = " ".join(("go", *arguments[:2]))
-        raise BuildError(f"`{command} …` in {MODULE} exited with {go.returncode}:\n" + "\n".join(lines[-20:]))
+        raise BuildError(f"`{command} …` in {module.directory} exited with {go.returncode}:\n" + "\n".join(lines[-20:]))
     return lines
 
 
