@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from longtail_e2e import Cluster, PrintedProgress, unavailable
+from longtail_e2e import ChartTools, Cluster, PrintedProgress, ensure_chart_tools, unavailable
+from longtail_e2e.helm import Helm
 from longtail_e2e.operator import ENGINES, Engines
 
 
@@ -35,6 +36,21 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         progress=_Uncaptured(request.config),
     ) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def chart_tools(request: pytest.FixtureRequest) -> ChartTools:
+    """Helm and promtool."""
+    reason = unavailable()
+    if reason is not None:
+        pytest.skip(reason)
+    return ensure_chart_tools(progress=_Uncaptured(request.config))
+
+
+@pytest.fixture(scope="session")
+def helm(chart_tools: ChartTools, tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    """Helm without a cluster: it lints and renders."""
+    return Helm(chart_tools, home=tmp_path_factory.mktemp("helm"))
 
 
 @pytest.fixture(scope="module")
