@@ -23,7 +23,7 @@ USER: Final = f"system:serviceaccount:{NAMESPACE}:{OPERATOR}"
 
 # All that the operator needs, and nothing else: the tests run it with exactly this.
 _RULES: Final[tuple[Mapping[str, Any], ...]] = (
-    {"apiGroups": ["longtail.dev"], "resources": ["reasoningservings"], "verbs": ["get", "list", "watch"]},
+    {"apiGroups": ["longtail.dev"], "resources": ["reasoningservings"], "verbs": ["list", "watch"]},
     {"apiGroups": ["longtail.dev"], "resources": ["reasoningservings/status"], "verbs": ["patch"]},
     # Out of routing and back; get: to look again where somebody else has changed a pod meanwhile.
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch"]},
@@ -46,8 +46,7 @@ _RULES: Final[tuple[Mapping[str, Any], ...]] = (
     {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["list", "watch"]},
     {"apiGroups": ["keda.sh"], "resources": ["scaledobjects"], "verbs": ["list", "watch"]},
     {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
-    # Kopf follows namespaces and definitions that come and go.
-    {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
+    # Kopf follows definitions that come and go.
     {
         "apiGroups": ["apiextensions.k8s.io"],
         "resources": ["customresourcedefinitions"],

@@ -1,0 +1,460 @@
+"""The chart on a real API server: every manifest is taken, the operator lives on the chart's rights alone, and needs them.
+
+Nothing runs in the pods here (KWOK says that they are ready); the operator is a process that has the service account
+of the chart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from longtail_e2e import ChartTools, Cluster, wait_until
+from longtail_e2e.foreign import monitoring_definitions, serving_definitions
+from longtail_e2e.helm import CHARTS, Helm, Manifest
+from longtail_e2e.operator import OPERATOR, Engines, Operator, apply_definition
+from longtail_e2e.world import World
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+HOME = "longtail-chart"
+ACCOUNT = f"system:serviceaccount:{HOME}:longtail"
+RIGHTS = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
+RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
+
+Right = tuple[str, str, str]
+"""API group, resource with its subresource, verb."""
+
+
+def established(cluster: Cluster, definitions: Sequence[Manifest]) -> None:
+    cluster.kubectl.apply(*definitions)
+    names = [f"crd/{definition['metadata']['name']}" for definition in definitions]
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+
+
+def forget(cluster: Cluster, definitions: Sequence[Manifest]) -> None:
+    cluster.kubectl("delete", "crd", *(definition["metadata"]["name"] for definition in definitions))
+
+
+@pytest.fixture(scope="module")
+def installer(cluster: Cluster, chart_tools: ChartTools, tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    return Helm(chart_tools, home=tmp_path_factory.mktemp("helm"), kubeconfig=cluster.kubeconfig)
+
+
+@pytest.fixture(scope="module")
+def monitoring(cluster: Cluster) -> Iterator[None]:
+    established(cluster, monitoring_definitions())
+    yield
+    forget(cluster, monitoring_definitions())
+
+
+class TestEveryManifestIsTaken:
+    """Rendered for a table of values, tried on the API server's own schemas in a restricted namespace."""
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            pytest.param({}, id="defaults"),
+            pytest.param(
+                {"watchNamespaces": ["default"], "crds": {"install": False}, "networkPolicy": {"enabled": True}},
+                id="a-list-of-namespaces",
+            ),
+            pytest.param(
+                {
+                    "serviceMonitor": {"enabled": True, "labels": {"release": "kube-prometheus-stack"}},
+                    "podMonitors": {
+                        "enabled": True,
+                        "pools": [
+                            {
+                                "name": "r1",
+                                "namespaces": ["inference"],
+                                "selector": {"matchLabels": {"app": "r1"}},
+                                "port": "http",
+                            }
+                        ],
+                    },
+                    "prometheusRule": {"alerts": {"enabled": True}, "recording": {"enabled": True}},
+                    "dashboards": {"enabled": True, "annotations": {"grafana_folder": "longtail"}},
+                },
+                id="monitoring",
+            ),
+            pytest.param(
+                {
+                    "metricsSources": {
+                        "default": {
+                            "url": "https://prometheus.example",
+                            "bearerTokenSecretRef": {"name": "prometheus", "key": "token"},
+                            "tls": {"caSecretRef": {"name": "ca", "key": "ca.crt"}, "certSecretName": "client"},
+                        },
+                        "tenant-a": {
+                            "url": "https://mimir.example/prometheus",
+                            "basicAuth": {"username": "longtail", "passwordSecretRef": {"name": "m", "key": "p"}},
+                        },
+                    }
+                },
+                id="credentials",
+            ),
+            pytest.param(
+                {
+                    "replicaCount": 1,
+                    "priorityClassName": "system-cluster-critical",
+                    "nodeSelector": {"kubernetes.io/os": "linux"},
+                    "tolerations": [{"key": "control", "operator": "Exists"}],
+                    "affinity": {
+                        "nodeAffinity": {
+                            "requiredDuringSchedulingIgnoredDuringExecution": {
+                                "nodeSelectorTerms": [
+                                    {"matchExpressions": [{"key": "gpu", "operator": "DoesNotExist"}]}
+                                ]
+                            }
+                        }
+                    },
+                    "topologySpreadConstraints": [
+                        {
+                            "maxSkew": 1,
+                            "topologyKey": "kubernetes.io/hostname",
+                            "whenUnsatisfiable": "DoNotSchedule",
+                            "labelSelector": {"matchLabels": {"app.kubernetes.io/name": "longtail"}},
+                        }
+                    ],
+                    "podLabels": {"team": "serving"},
+                    "podAnnotations": {"example.org/note": "1"},
+                    "imagePullSecrets": [{"name": "registry"}],
+                    "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+                    "extraVolumes": [{"name": "extra", "emptyDir": {}}],
+                    "extraVolumeMounts": [{"name": "extra", "mountPath": "/extra"}],
+                },
+                id="scheduling",
+            ),
+            pytest.param(
+                {
+                    "networkPolicy": {
+                        "enabled": True,
+                        "metricsFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
+                        "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}],
+                    },
+                    "rbac": {"scaleTargets": [{"apiGroup": "*", "resource": "*"}], "aggregateToDefaultRoles": False},
+                    "extraObjects": [
+                        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-extra"}},
+                        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: text}\n",
+                    ],
+                },
+                id="any-target-and-extra-objects",
+            ),
+            pytest.param(
+                {"serviceAccount": {"create": False, "name": "mine"}, "rbac": {"create": False}}, id="own-account"
+            ),
+        ],
+    )
+    @pytest.mark.usefixtures("monitoring")
+    def test_by_the_api_server(self, cluster: Cluster, namespace: str, helm: Helm, values: dict[str, Any]) -> None:
+        cluster.kubectl("label", "namespace", namespace, RESTRICTED)
+        manifests = helm.template(values, namespace=namespace, hooks=True)
+        (deployment,) = (manifest for manifest in manifests if manifest["kind"] == "Deployment")
+        template = deployment["spec"]["template"]
+        # A Deployment that breaks the standard is taken with a warning; its pods are what is refused. The account
+        # of a pod must be there, and nothing is made here.
+        pods = [manifest for manifest in manifests if manifest["kind"] == "Pod"]
+        pods.append({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "longtail-1", **template["metadata"]}})
+        pods[-1]["spec"] = template["spec"]
+        for pod in pods:
+            pod["metadata"]["namespace"] = namespace
+            pod["spec"] |= {"serviceAccountName": "default"}
+        rest = [manifest for manifest in manifests if manifest["kind"] != "Pod"]
+        taken = cluster.kubectl("apply", "--dry-run=server", "-f", "-", manifests=[*rest, *pods])
+        assert taken.count("(server dry run)") == len(rest) + len(pods)
+
+    def test_the_chart_of_the_definitions(self, cluster: Cluster, namespace: str, helm: Helm) -> None:
+        (definition,) = helm.template({}, namespace=namespace, chart="longtail-crds")
+        assert definition["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+        cluster.kubectl(
+            "apply", "--server-side", "--dry-run=server", "--force-conflicts", "-f", "-", manifests=definition
+        )
+
+
+@pytest.fixture
+def returned_definitions(cluster: Cluster) -> Iterator[None]:
+    """Helm applies as a field manager of its own; the other tests apply the definitions as kubectl."""
+    yield
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+
+
+@pytest.mark.usefixtures("returned_definitions")
+def test_install_upgrade_rollback_and_uninstall(cluster: Cluster, namespace: str, installer: Helm) -> None:
+    cluster.kubectl("label", "namespace", namespace, RESTRICTED)
+    chart = str(CHARTS / "longtail")
+    release = ("longtail", f"--namespace={namespace}")
+
+    def operators() -> int:
+        found: int = cluster.kubectl.get("deployment", "longtail", "-n", namespace)["status"].get("readyReplicas", 0)
+        return found
+
+    # Other tests have applied the definitions without Helm.
+    notes = installer("install", *release, chart, "--take-ownership", "--wait", "--timeout=60s")
+    assert operators() == 2
+    assert f"helm test longtail --namespace {namespace}" in notes
+    cluster.kubectl("get", "poddisruptionbudget", "longtail", "-n", namespace)
+
+    one = {"replicaCount": 1}
+    installer("upgrade", *release, chart, "--take-ownership", "--wait", "--timeout=60s", values=one)
+    assert operators() == 1
+    assert cluster.kubectl("get", "poddisruptionbudget", "-n", namespace, "-o", "name") == ""
+    installer("rollback", "longtail", "1", f"--namespace={namespace}", "--wait", "--timeout=60s")
+    assert operators() == 2
+
+    serving = {
+        "apiVersion": "longtail.dev/v1alpha1",
+        "kind": "ReasoningServing",
+        "metadata": {"name": "r1"},
+        "spec": {"scaleTargetRef": {"name": "r1"}, "maxReplicas": 4},
+    }
+    cluster.kubectl("create", "-n", namespace, "-f", "-", manifests=serving)
+    installer("uninstall", "longtail", f"--namespace={namespace}", "--wait", "--timeout=60s")
+    cluster.kubectl("get", "rsv", "r1", "-n", namespace)
+    left = cluster.kubectl(
+        *("get", "deployment,service,configmap,serviceaccount,role,rolebinding,poddisruptionbudget"),
+        *("-n", namespace, "-l", "app.kubernetes.io/instance=longtail", "-o", "name"),
+    )
+    assert left == ""
+    assert f"{namespace}-longtail" not in cluster.kubectl("get", "clusterrole,clusterrolebinding", "-o", "name")
+
+
+def install_rights(cluster: Cluster, helm: Helm, values: dict[str, Any]) -> Path:
+    """Apply the account and the roles of the chart, and nothing else; return the account's kubeconfig."""
+    rights = [manifest for manifest in helm.template(values, namespace=HOME) if manifest["kind"] in RIGHTS]
+    cluster.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOME}}, *rights)
+    return cluster.service_account_kubeconfig(HOME, "longtail")
+
+
+def start(cluster: Cluster, kubeconfig: Path, *flags: str) -> Operator:
+    operator = Operator(cluster, lease_namespace=HOME, flags=flags)
+    source = {"url": cluster.prometheus_url, "scrapeIntervalSeconds": 1.0}
+    operator.start(kubeconfig=kubeconfig, sources={"default": source})
+    return operator
+
+
+def stop(cluster: Cluster) -> None:
+    cluster.processes.stop(OPERATOR)
+    # The rights of one mode must not help the other.
+    cluster.kubectl("delete", "clusterrolebinding", f"{HOME}-longtail", "--ignore-not-found")
+
+
+def asked(cluster: Cluster, *, allowed: bool) -> set[Right]:
+    """What the operator asked of the API server so far, and was allowed or refused; Leases and Events are not logged."""
+    rights = set()
+    for event in cluster.control_plane.audit_events():
+        what, verdict = event.get("objectRef"), event.get("annotations", {}).get("authorization.k8s.io/decision")
+        if event["user"]["username"] == ACCOUNT and what and verdict == ("allow" if allowed else "forbid"):
+            resource = "/".join(filter(None, (what.get("resource"), what.get("subresource"))))
+            rights.add((what.get("apiGroup", ""), resource, event["verb"]))
+    return rights
+
+
+def written(roles: Sequence[Manifest]) -> list[Right]:
+    """Every single right of the rules of some roles."""
+    return [
+        (group, resource, verb)
+        for role in roles
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    ]
+
+
+def roles_of(manifests: Sequence[Manifest]) -> list[Manifest]:
+    """The operator's own roles, without those that are aggregated into the cluster's."""
+    own = {f"{HOME}-longtail", "longtail-leader-election"}
+    return [m for m in manifests if m["kind"] in {"Role", "ClusterRole"} and m["metadata"]["name"] in own]
+
+
+@pytest.fixture(scope="class")
+def operator(cluster: Cluster, engines: Engines, helm: Helm) -> Iterator[Operator]:
+    apply_definition(cluster, crds=ROOT / "crds")
+    established(cluster, serving_definitions())
+    yield start(cluster, install_rights(cluster, helm, {}))
+    stop(cluster)
+    forget(cluster, serving_definitions())
+
+
+@pytest.fixture
+def world(cluster: Cluster, operator: Operator, engines: Engines, namespace: str) -> World:
+    return World(cluster=cluster, operator=operator, engines=engines, namespace=namespace)
+
+
+class TestRights:
+    """The operator as the service account of the chart, in the whole cluster."""
+
+    def test_they_are_enough_and_each_of_them_is_needed(self, world: World, helm: Helm) -> None:
+        with world.together():
+            world.deploy()
+            world.serve()
+            for kind, name in (("StatefulSet", "s1"), ("LeaderWorkerSet", "l1")):
+                api_version = {"StatefulSet": "apps/v1", "LeaderWorkerSet": "leaderworkerset.x-k8s.io/v1"}[kind]
+                world.apply(workload(kind, api_version=api_version, name=name))
+                target = {"apiVersion": api_version, "kind": kind, "name": name}
+                world.serve(name, scaleTargetRef=target, minReplicas=2)
+            gated = workload("Deployment", api_version="apps/v1", name="gated")
+            gated["spec"]["template"]["spec"]["readinessGates"] = [{"conditionType": "longtail.dev/in-service"}]
+            world.apply(gated)
+            world.serve("gated", mode="Advise")
+        selector = {"status": {"hpaPodSelector": "app=l1"}}
+        world.patch("leaderworkerset", "l1", selector, subresource="status")
+
+        world.engines.rate(world.service(), 45.0)
+        grown = world.wait_for_replicas(lambda replicas: replicas >= 3)
+        for kind, name in (("statefulset", "s1"), ("leaderworkerset", "l1")):
+            where = (kind, name, "-n", world.namespace)
+            world.cluster.kubectl.wait_until(lambda body: body["spec"]["replicas"] == 2, *where, timeout_seconds=60)
+        world.engines.silence(world.service())
+        world.wait_for_replicas(lambda replicas: replicas < grown, seconds=120)
+        assert "New size: " in world.cluster.kubectl("get", "events", "-n", world.namespace)
+        lease = world.cluster.kubectl.get("lease", "longtail", "-n", HOME)
+        assert lease["spec"]["holderIdentity"]
+
+        def unused() -> set[Right]:
+            return rights - asked(world.cluster, allowed=True)
+
+        every = written(roles_of(helm.template({}, namespace=HOME)))
+        rights = set(every)
+        assert len(every) == len(rights), "a right is given twice: taking one rule away would change nothing"
+        unlogged = {right for right in rights if right[1] in {"leases", "events"}}
+        # To look again after somebody else has changed a pod meanwhile: tests/cluster/test_cordon.py.
+        only_after_a_conflict = {("", "pods", "get")}
+        wait_until(lambda: unused() <= unlogged | only_after_a_conflict, timeout_seconds=30, what=f"use of {unused()}")
+        assert asked(world.cluster, allowed=False) == set()
+
+    @pytest.mark.usefixtures("operator")
+    def test_nobody_else_gives_them(self, cluster: Cluster, helm: Helm, namespace: str) -> None:
+        """What the operator asks for is refused without the chart's rules: each was used, each is given once."""
+        stranger = f"system:serviceaccount:{HOME}:stranger"
+        rights = sorted(set(written(roles_of(helm.template({}, namespace=HOME)))))
+        answer = cluster.kubectl(
+            *("create", "-f", "-", "-o", "json"), manifests=[review(stranger, right, namespace) for right in rights]
+        )
+        reviews = objects(answer)
+        assert len(reviews) == len(rights)
+        assert [each["status"]["allowed"] for each in reviews] == [False] * len(rights)
+
+    def test_without_the_right_to_write_scale_nothing_is_scaled(self, world: World) -> None:
+        role = world.cluster.kubectl.get("clusterrole", f"{HOME}-longtail")
+        less = [rule for rule in role["rules"] if not any("/scale" in each for each in rule["resources"])]
+        world.cluster.kubectl(
+            "patch", "clusterrole", f"{HOME}-longtail", "--type=merge", "-p", json.dumps({"rules": less})
+        )
+        try:
+            world.deploy()
+            world.serve(minReplicas=2)
+            assert world.wait_for_condition("AbleToScale", "False")["reason"] == "FailedUpdateScale"
+            assert world.replicas() == 1
+        finally:
+            patch = json.dumps({"rules": role["rules"]})
+            world.cluster.kubectl("patch", "clusterrole", f"{HOME}-longtail", "--type=merge", "-p", patch)
+        world.wait_for_replicas(lambda replicas: replicas == 2)
+
+    def test_what_helm_test_runs_passes_and_finds_what_is_missing(
+        self, world: World, helm: Helm, tmp_path: Path
+    ) -> None:
+        values = {"watchNamespaces": [world.namespace]}
+        manifests = helm.template(values, namespace=HOME, hooks=True)
+        hook = [manifest for manifest in manifests if manifest["metadata"]["name"] == "longtail-test"]
+        (pod,) = (manifest for manifest in hook if manifest["kind"] == "Pod")
+        world.cluster.kubectl.apply(*(manifest for manifest in hook if manifest["kind"] in RIGHTS))
+        token = tmp_path / "token"
+        token.write_text(world.cluster.kubectl("create", "token", "longtail-test", "-n", HOME))
+        environment = {variable["name"]: variable["value"] for variable in pod["spec"]["containers"][0]["env"]}
+        environment |= {
+            "READY_URL": f"{world.operator.url}/readyz",
+            "SOURCES_FILE": str(world.cluster.directory / "metrics-sources.yaml"),
+            "API_URL": world.cluster.api_url,
+            "API_TOKEN_FILE": str(token),
+            "API_CA_FILE": str(world.cluster.control_plane.certificate_authority),
+        }
+        passed = run_test(environment)
+        assert passed.returncode == 0, passed.stdout + passed.stderr
+        assert passed.stdout.count("ok  ") == 4
+        assert world.cluster.kubectl("get", "rsv", "-n", world.namespace, "-o", "name") == ""
+
+        rule = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}
+        failed = run_test(environment | {"RULES": json.dumps([rule])})
+        assert failed.returncode == 1
+        assert f"{ACCOUNT} may not: get secrets" in failed.stdout
+        assert failed.stdout.count("ok  ") == 3
+
+
+def test_in_a_list_of_namespaces_it_scales_there_and_sees_nothing_else(
+    cluster: Cluster, engines: Engines, helm: Helm, namespace: str
+) -> None:
+    apply_definition(cluster, crds=ROOT / "crds")
+    refused = asked(cluster, allowed=False)
+    kubeconfig = install_rights(cluster, helm, {"watchNamespaces": [namespace], "crds": {"install": False}})
+    cluster.kubectl("delete", "clusterrolebinding", f"{HOME}-longtail", "--ignore-not-found")
+    operator = start(cluster, kubeconfig, f"--namespaces={namespace}")
+    try:
+        world = World(cluster=cluster, operator=operator, engines=engines, namespace=namespace)
+        world.deploy()
+        world.serve(minReplicas=2)
+        world.wait_for_replicas(lambda replicas: replicas == 2)
+        world.wait_for_condition("Ready", "True")
+        assert asked(cluster, allowed=False) == refused
+        elsewhere = cluster.kubectl.using(kubeconfig).run("get", "pods", "-n", "default")
+        assert "forbidden" in elsewhere.stderr
+    finally:
+        stop(cluster)
+
+
+def workload(kind: str, *, api_version: str, name: str) -> Manifest:
+    labels = {"app": name}
+    template = {
+        "metadata": {"labels": labels},
+        "spec": {"containers": [{"name": "engine", "image": "none"}], "terminationGracePeriodSeconds": 0},
+    }
+    selector = {"selector": {"matchLabels": labels}}
+    spec: dict[str, Any] = {
+        "Deployment": {"replicas": 1, **selector, "template": template},
+        "StatefulSet": {"replicas": 1, **selector, "serviceName": name, "template": template},
+        "LeaderWorkerSet": {"replicas": 1, "leaderWorkerTemplate": {"size": 1, "workerTemplate": template}},
+    }[kind]
+    return {"apiVersion": api_version, "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def review(user: str, right: Right, namespace: str) -> Manifest:
+    group, resource, verb = right
+    kind, _, subresource = resource.partition("/")
+    attributes = {"namespace": namespace, "group": group, "resource": kind, "subresource": subresource, "verb": verb}
+    groups = ["system:serviceaccounts", f"system:serviceaccounts:{HOME}", "system:authenticated"]
+    return {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": user, "groups": groups, "resourceAttributes": attributes},
+    }
+
+
+def objects(text: str) -> list[dict[str, Any]]:
+    """kubectl writes a List, or one object after another."""
+    decoder, at = json.JSONDecoder(), 0
+    found: list[dict[str, Any]] = []
+    while text[at:].strip():
+        at += len(text[at:]) - len(text[at:].lstrip())
+        each, at = decoder.raw_decode(text, at)
+        found += each["items"] if each["kind"] == "List" else [each]
+    return found
+
+
+def run_test(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(CHARTS / "longtail/files/test.py")],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
