@@ -2,8 +2,9 @@
 
 **What is hard.** To choose for every request a start within ``wait_seconds`` of its arrival, so that the fewest
 slots do, is scheduling with release times and deadlines on a minimum number of machines, which is NP-complete
-even where all requests have the same small slack (Cieliebak, Erlebach, Hennecke, Weber, Widmayer 2004). So the
-bound is the exact optimum of a relaxation that every way to delay the requests satisfies:
+as soon as a job may be put off by two units of time (Cieliebak, Erlebach, Hennecke, Weber, Widmayer, "Scheduling
+with release times and deadlines on a minimum number of machines", TCS 2004, pp. 209-222).
+So the bound is the exact optimum of a relaxation that every way to delay the requests satisfies:
 
 * replicas are whole, change on a grid, and cost what they do in `bound`;
 * work is a fluid: what would have been written at t had nobody waited is written within [t, t + wait];

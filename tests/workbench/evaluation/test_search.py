@@ -53,6 +53,11 @@ def test_a_policy_that_always_reaches_its_target_is_followed_to_its_cheap_end():
     assert max(search.tried) == 4.0
 
 
+def test_a_knob_that_acts_as_a_step_is_not_narrowed_further():
+    search = fly(Search((1.0, 2.0), [99.0]), lambda knob: (100.0, 4.4) if knob < 1.9 else (0.0, 0.1))
+    assert sorted(search.tried) == [1.0, 1.5, 1.75, 2.0]
+
+
 def test_the_knobs_of_another_seed_are_tried_first():
     search = Search(FACTORS, [99.0], start=[0.6, 0.8], most_runs=4)
     assert search.next() == 0.6

@@ -12,6 +12,10 @@ from dataclasses import dataclass, field
 
 CLOSE_ENOUGH = 0.03
 """Relative difference of cost between the two sides of a bracket that is not worth another run."""
+STEP_RUNS = 3
+"""Runs of the same cost on the side that reaches the target, after which a bracket is a step and not narrowed: Dynamo's
+planners, whose knob is a time per token where every token takes the same time, cost 4.4 on one side, 0.1 on the other.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,8 @@ class Search:
         least, most = sorted((low.knob, high.knob))
         inside = [value for value in self.grid if least < value < most]
         close = abs(high.cost - low.cost) <= CLOSE_ENOUGH * high.cost
-        if close:
+        step = sum(math.isclose(run.cost, high.cost, rel_tol=1e-9) for run in self.tried.values()) >= STEP_RUNS
+        if close or step:
             return None
         if inside:
             return inside[len(inside) // 2]
