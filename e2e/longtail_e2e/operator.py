@@ -119,6 +119,7 @@ class Operator:
         self._port = cluster.ports.take()
         self._http = requests.Session()
         self._http.trust_env = False
+        self.sources_file = cluster.directory / f"{name}-metrics-sources.yaml"
 
     @property
     def url(self) -> str:
@@ -165,8 +166,7 @@ class Operator:
 
     def start(self, *, kubeconfig: Path, sources: Mapping[str, Any], program: Sequence[str] = (_PROGRAM,)) -> None:
         """Start it and return when it decides; ``program`` is what to run in place of ``longtail``."""
-        file = self._cluster.directory / f"{self.name}-metrics-sources.yaml"
-        file.write_text(yaml.safe_dump({"sources": dict(sources)}))
+        self.sources_file.write_text(yaml.safe_dump({"sources": dict(sources)}))
         self._cluster.processes.start(
             Command(
                 name=self.name,
@@ -174,7 +174,7 @@ class Operator:
                     *program,
                     "run",
                     f"--kubeconfig={kubeconfig}",
-                    f"--metrics-sources-file={file}",
+                    f"--metrics-sources-file={self.sources_file}",
                     f"--interval-seconds={self._interval_seconds}",
                     # Figures in status follow within seconds: tests wait for them.
                     "--status-interval-seconds=3",

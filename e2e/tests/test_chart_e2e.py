@@ -197,14 +197,16 @@ def test_install_upgrade_rollback_and_uninstall(cluster: Cluster, namespace: str
         found: int = cluster.kubectl.get("deployment", "longtail", "-n", namespace)["status"].get("readyReplicas", 0)
         return found
 
-    # Other tests have applied the definitions without Helm.
-    notes = installer("install", *release, chart, "--take-ownership", "--wait", "--timeout=60s")
+    # As where the definitions were applied without Helm before: kubectl owns their fields.
+    apply_definition(cluster, crds=ROOT / "crds")
+    theirs = ("--take-ownership", "--force-conflicts")
+    notes = installer("install", *release, chart, *theirs, "--wait", "--timeout=60s")
     assert operators() == 2
     assert f"helm test longtail --namespace {namespace}" in notes
     cluster.kubectl("get", "poddisruptionbudget", "longtail", "-n", namespace)
 
     one = {"replicaCount": 1}
-    installer("upgrade", *release, chart, "--take-ownership", "--wait", "--timeout=60s", values=one)
+    installer("upgrade", *release, chart, "--wait", "--timeout=60s", values=one)
     assert operators() == 1
     assert cluster.kubectl("get", "poddisruptionbudget", "-n", namespace, "-o", "name") == ""
     installer("rollback", "longtail", "1", f"--namespace={namespace}", "--wait", "--timeout=60s")
@@ -373,7 +375,7 @@ class TestRights:
         environment = {variable["name"]: variable["value"] for variable in pod["spec"]["containers"][0]["env"]}
         environment |= {
             "READY_URL": f"{world.operator.url}/readyz",
-            "SOURCES_FILE": str(world.cluster.directory / "metrics-sources.yaml"),
+            "SOURCES_FILE": str(world.operator.sources_file),
             "API_URL": world.cluster.api_url,
             "API_TOKEN_FILE": str(token),
             "API_CA_FILE": str(world.cluster.control_plane.certificate_authority),
