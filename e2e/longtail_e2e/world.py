@@ -34,23 +34,26 @@ class World:
         *,
         replicas: int = 1,
         create_seconds: float = 0.0,
+        ready_seconds: float = 1.0,
         nodes: str | None = None,
         switch: bool = True,
         gpus: int = 1,
         **engine: Any,
     ) -> None:
-        """Run a pool of simulated engines; its pods are ready a second after they were created.
+        """Run a pool of simulated engines.
 
         Args:
             name: of the Deployment, and of its pods' label app.
             replicas: to begin with.
             create_seconds: how long a pod pulls its image.
+            ready_seconds: how long it loads from then on until it is ready.
             nodes: run on nodes that are labelled and tainted ``nodes=<this>``, and on no others.
             gpus: of each replica.
             switch: with a routing label, and a Service that selects by it; without, one that selects the app alone.
             engine: more of the simulator's ServiceDefinition.
         """
         labels = {"app": name}
+        startup = startup_annotations(create_seconds=create_seconds, ready_seconds=ready_seconds)
         routing = {"longtail.dev/route": "true"} if switch else {}
         toleration = {"key": "nodes", "operator": "Equal", "value": nodes, "effect": "NoSchedule"}
         where = {"nodeSelector": {"nodes": nodes}, "tolerations": [toleration]} if nodes else {}
@@ -66,7 +69,7 @@ class World:
                     "template": {
                         "metadata": {
                             "labels": labels | routing,
-                            "annotations": startup_annotations(create_seconds=create_seconds, ready_seconds=1.0),
+                            "annotations": startup,
                         },
                         # Gone at once: the GPUs of a test that has ended are the next one's.
                         "spec": {"containers": [container], "terminationGracePeriodSeconds": 0} | where,
@@ -211,6 +214,14 @@ class World:
             and e["verb"] not in {"get", "list", "watch"}
             and e["objectRef"].get("namespace") == self.namespace
         ]
+
+    def growths(self, name: str = "r1") -> list[str]:
+        """Why the operator asked for more replicas, each time, by its log."""
+        decided = {"message": "decided", "service": f"{self.namespace}/{name}", "reason": "ScaleUp"}
+        lines = self.cluster.processes[OPERATOR].log.read_text().splitlines()
+        # The last line may not be whole yet.
+        records = (json.loads(line) for line in lines if line.startswith("{") and line.endswith("}"))
+        return [record["why"] for record in records if decided.items() <= record.items()]
 
     def replicas_of(self, names: Sequence[str]) -> dict[str, int]:
         """Return what several Deployments ask for, at one time."""

@@ -43,45 +43,6 @@ def world(cluster: Cluster, operator: Operator, engines: Engines, namespace: str
     return World(cluster=cluster, operator=operator, engines=engines, namespace=namespace)
 
 
-def test_a_pool_follows_its_load_says_why_and_meets_the_second_rise_before_a_queue_forms(world: World) -> None:
-    world.deploy()
-    world.serve(objective={"attainmentPercent": 90})
-    world.wait_for_condition("Ready", "True")
-    name = world.service()
-
-    def waiting_when_the_first_start_was_asked_for() -> int:
-        """Rise from 6 to 45 requests a second within 20 s: from one replica's work to four."""
-        before = world.replicas()
-        world.engines.ramp(name, since=6.0, until=BUSY, seconds=20.0)
-        world.wait_for_replicas(lambda replicas: replicas > before)
-        waiting: int = world.engines.truth(name)["waiting_requests"]
-        world.wait_for_replicas(lambda replicas: replicas >= 4)
-        return waiting
-
-    world.engines.rate(name, 6.0)
-    world.operator.wait_for_ticks(5)
-    first = waiting_when_the_first_start_was_asked_for()
-    status = world.get("rsv")["status"]
-    assert status["replicas"]["desired"] >= 4
-    assert "lastScaleTime" in status
-    assert "Active" in world.cluster.kubectl("get", "rsv", "r1", "-n", world.namespace)
-    answer = world.explain()
-    for words in ("scales Deployment r1 between 1 and 6 replicas", "Reactive", "waiting need", "MetricsAvailable"):
-        assert words in answer
-
-    world.engines.rate(name, 6.0)
-    calm = world.wait_for_replicas(lambda replicas: replicas <= 2, seconds=120)
-    events = world.cluster.kubectl("get", "events", "-n", world.namespace)
-    assert events.count("New size: ") >= 4, events
-    assert f"New size: {calm}; reason: " in events
-
-    second = waiting_when_the_first_start_was_asked_for()
-    assert second == 0, f"{first} requests waited when the first rise was met, {second} at the second"
-    status = world.get("rsv")["status"]
-    assert status["demand"]["slotsUpper"] >= status["demand"]["slotsForecast"]
-    assert "Forecast" in {step["rung"] for step in status["decision"]["ladder"]}
-
-
 def test_advise_publishes_the_number_and_writes_nothing(world: World) -> None:
     world.deploy()
     world.serve(mode="Advise")
