@@ -33,10 +33,10 @@ ROOT = Path(__file__).parents[2]
 LOOKS = int(os.environ.get("LONGTAIL_E2E_FAULT_LOOKS", "14"))
 TICK_SECONDS = 3.0
 """Three metrics sources and ten pools, on two cores."""
-CALM, BUSY = 6.0, 22.0
-"""Requests a second: about 3 and 12 at a time, of 8 that a replica holds."""
-FLOOD = 60.0
-"""More than any pool here may serve."""
+CALM, BUSY = 6.0, 26.0
+"""Requests a second: about 3 and 14 at a time, of 8 that a replica holds: far from what one serves, below what two do."""
+FLOOD = 80.0
+"""About 44 at a time, more than any pool here may serve: the largest gets four replicas that hold 32."""
 ONE_A_LOOK: dict[str, Any] = {
     "scaleUp": {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 3}]},
     "scaleDown": {"stabilizationWindowSeconds": 5},
