@@ -5,40 +5,32 @@ that is served here, on loopback, so a test scripts what every sync sees and rec
 or sleeping: a ``GET`` of ``/scale`` is the beginning of a sync.
 
 Two groups are served: ``external.metrics.k8s.io/v1beta1``, and ``scripted.longtail.dev/v1`` with the kind ``Target``
-that has nothing but a ``/scale``. An ``APIService`` must name a Service; an ``ExternalName`` one called
-``localhost`` is dialled as it is.
+that has nothing but a ``/scale``.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import ssl
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Self
 from urllib.parse import parse_qs, urlsplit
 
+from longtail_e2e.aggregation import METRICS_GROUP, AggregatedApi, Group, external_metric
 from longtail_e2e.cluster import Cluster
 from longtail_e2e.controlplane import CONTROLLERS
-from longtail_e2e.ports import LOOPBACK
 from longtail_e2e.processes import wait_until
 
-METRICS_GROUP: Final = "external.metrics.k8s.io"
-METRICS_VERSION: Final = "v1beta1"
 TARGET_GROUP: Final = "scripted.longtail.dev"
 TARGET_VERSION: Final = "v1"
 TARGET_KIND: Final = "Target"
 TARGET_LABEL: Final = "target"
 """An HPA's metric selects ``target: NAME``, so that each has values of its own."""
 _GOLDEN_RATIO: Final = (math.sqrt(5) - 1) / 2
-_SERVICE: Final = {"namespace": "default", "name": "longtail-external-metrics"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,33 +96,27 @@ class ScriptedApi:
         self._targets: dict[tuple[str, str], Target] = {}
         self._lock = threading.Lock()
         self._began = time.monotonic()
-        self._server = ThreadingHTTPServer((LOOPBACK, cluster.ports.take()), _handler(self), bind_and_activate=False)
-        self._server.daemon_threads = True
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority = cluster.control_plane.certificate_authority
-        # The API server made itself a certificate; the caller does not look at the name in it.
-        context.load_cert_chain(authority, authority.with_suffix(".key"))
-        # Handshakes belong to the connection's thread, not to the one that accepts.
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self._api = AggregatedApi(cluster, groups=_RESOURCES, answer=self._answer)
 
     def __enter__(self) -> Self:
-        self._server.server_bind()
-        self._server.server_activate()
-        threading.Thread(target=self._server.serve_forever, name="scripted-api", daemon=True).start()
+        self._api.__enter__()
         try:
-            self._register()
+            kubectl = self._cluster.kubectl
+            wait_until(
+                lambda: TARGET_GROUP in kubectl.run("api-resources", "--no-headers", "--cached=false").stdout,
+                timeout_seconds=30.0,
+                what="discovery to show the scripted groups",
+                interval_seconds=0.2,
+            )
+            # The controllers look for new kinds every 30 s; a new process looks at once.
+            self._cluster.control_plane.restart(CONTROLLERS)
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        # An APIService whose server is gone keeps every namespace from ending.
-        for group, version in _GROUPS:
-            self._cluster.kubectl("delete", "apiservice", f"{version}.{group}", "--ignore-not-found")
-        self._cluster.kubectl("delete", "service", _SERVICE["name"], "-n", _SERVICE["namespace"], "--ignore-not-found")
-        self._server.shutdown()
-        self._server.server_close()
+        self._api.__exit__()
 
     def add(self, namespace: str, name: str, *, script: Sequence[Step], replicas: int, selector: str) -> Target:
         """A new target, before its HPA; ``replicas`` is its scale when the first sync comes."""
@@ -172,12 +158,7 @@ class ScriptedApi:
         sync.asked.append(metric)
         sync.at_seconds = time.monotonic()
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        items = [
-            {"metricName": metric, "metricLabels": {}, "timestamp": now, "value": quantity}
-            for quantity in sync.step.metrics.get(metric, ())
-        ]
-        version = f"{METRICS_GROUP}/{METRICS_VERSION}"
-        return {"kind": "ExternalMetricValueList", "apiVersion": version, "metadata": {}, "items": items}
+        return external_metric(metric, sync.step.metrics.get(metric, ()), time=now)
 
     def write(self, namespace: str, name: str, replicas: int) -> dict[str, Any]:
         """Answer ``PUT /scale``."""
@@ -195,55 +176,25 @@ class ScriptedApi:
             "status": {"replicas": status_replicas, "selector": target.selector},
         }
 
-    # ------------------------------------------------------------------ the aggregation layer
-
-    def _register(self) -> None:
-        kubectl, port = self._cluster.kubectl, self._server.server_address[1]
-        service = {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": dict(_SERVICE),
-            "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]},
-        }
-        registrations = [
-            {
-                "apiVersion": "apiregistration.k8s.io/v1",
-                "kind": "APIService",
-                "metadata": {"name": f"{version}.{group}"},
-                "spec": {
-                    "group": group,
-                    "version": version,
-                    "service": {**_SERVICE, "port": port},
-                    "insecureSkipTLSVerify": True,
-                    "groupPriorityMinimum": 100,
-                    "versionPriority": 100,
-                },
-            }
-            for group, version in _GROUPS
-        ]
-        kubectl.apply(service, *registrations)
-        wait_until(
-            lambda: all(kubectl.run("get", "--raw", f"/apis/{g}/{v}").returncode == 0 for g, v in _GROUPS),
-            timeout_seconds=30.0,
-            what="the API server to find the scripted groups",
-            interval_seconds=0.2,
-        )
-        wait_until(
-            lambda: TARGET_GROUP in kubectl.run("api-resources", "--no-headers", "--cached=false").stdout,
-            timeout_seconds=30.0,
-            what="discovery to show the scripted groups",
-            interval_seconds=0.2,
-        )
-        # The controllers look for new kinds every 30 s; a new process looks at once.
-        self._cluster.control_plane.restart(CONTROLLERS)
+    def _answer(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        url = urlsplit(path)
+        scale, metric = _SCALE.fullmatch(url.path), _METRIC.fullmatch(url.path)
+        if scale and body is not None:
+            # Zero replicas are left out of the JSON.
+            return self.write(scale[1], scale[2], replicas=body["spec"].get("replicas", 0))
+        if scale and method == "GET":
+            return self.begin_sync(scale[1], scale[2])
+        if metric and method == "GET":
+            selector = parse_qs(url.query).get("labelSelector", [""])[0]
+            return self.metric(metric[1], metric[2], target_name=selector.removeprefix(f"{TARGET_LABEL}="))
+        return None
 
 
-_GROUPS: Final = ((METRICS_GROUP, METRICS_VERSION), (TARGET_GROUP, TARGET_VERSION))
-_RESOURCES: Final = {
+_RESOURCES: Final[Mapping[Group, Sequence[Mapping[str, Any]]]] = {
     # An external metric is looked up by its name; there is no list of them.
     METRICS_GROUP: [],
     # Nothing can be listed or watched: garbage collection and quota leave the kind alone.
-    TARGET_GROUP: [
+    (TARGET_GROUP, TARGET_VERSION): [
         {"name": "targets", "singularName": "target", "namespaced": True, "kind": TARGET_KIND, "verbs": ["get"]},
         {
             "name": "targets/scale",
@@ -257,62 +208,4 @@ _RESOURCES: Final = {
     ],
 }
 _SCALE: Final = re.compile(rf"/apis/{TARGET_GROUP}/{TARGET_VERSION}/namespaces/([^/]+)/targets/([^/]+)/scale")
-_METRIC: Final = re.compile(rf"/apis/{METRICS_GROUP}/{METRICS_VERSION}/namespaces/([^/]+)/([^/]+)")
-
-
-def _discovery(path: str) -> dict[str, Any] | None:
-    for group, version in _GROUPS:
-        if path == f"/apis/{group}/{version}":
-            return {
-                "kind": "APIResourceList",
-                "apiVersion": "v1",
-                "groupVersion": f"{group}/{version}",
-                "resources": _RESOURCES[group],
-            }
-    return None
-
-
-def _handler(api: ScriptedApi) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        # Headers and body leave in one packet; else the second waits for the first one's acknowledgement.
-        wbufsize = -1
-
-        def do_GET(self) -> None:
-            url = urlsplit(self.path)
-            if found := _SCALE.fullmatch(url.path):
-                self._answer(api.begin_sync(found[1], found[2]))
-            elif found := _METRIC.fullmatch(url.path):
-                selector = parse_qs(url.query).get("labelSelector", [""])[0]
-                self._answer(api.metric(found[1], found[2], target_name=selector.removeprefix(f"{TARGET_LABEL}=")))
-            else:
-                self._answer(_discovery(url.path))
-
-        def do_PUT(self) -> None:
-            scale = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            found = _SCALE.fullmatch(urlsplit(self.path).path)
-            # Zero replicas are left out of the JSON.
-            self._answer(api.write(found[1], found[2], replicas=scale["spec"].get("replicas", 0)) if found else None)
-
-        def _answer(self, content: dict[str, Any] | None) -> None:
-            code = HTTPStatus.OK if content is not None else HTTPStatus.NOT_FOUND
-            if content is None:
-                content = {
-                    "kind": "Status",
-                    "apiVersion": "v1",
-                    "status": "Failure",
-                    "reason": "NotFound",
-                    "code": code.value,
-                    "message": f"{self.path} is not scripted",
-                }
-            body = json.dumps(content).encode()
-            self.send_response(code)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name is the library's
-            """Keep quiet."""
-
-    return Handler
+_METRIC: Final = re.compile(rf"/apis/{'/'.join(METRICS_GROUP)}/namespaces/([^/]+)/([^/]+)")

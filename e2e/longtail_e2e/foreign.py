@@ -60,6 +60,172 @@ _GROUP = {
     "required": ["name"],
 }
 
+_COUNT = {"type": "integer", "minimum": 0}
+_COUNT_OR_PERCENT = {"x-kubernetes-int-or-string": True}
+_POD_TEMPLATE = {
+    "type": "object",
+    "properties": {
+        "metadata": {"type": "object", "properties": {"labels": _TEXTS, "annotations": _TEXTS}},
+        # As large as the rest of Kubernetes: try it as a Pod.
+        "spec": _ANY,
+    },
+}
+_GROUPS = {
+    "type": "object",
+    "properties": {
+        "replicas": _COUNT | {"default": 1},
+        "startupPolicy": {"type": "string", "enum": ["LeaderCreated", "LeaderReady"]},
+        "rolloutStrategy": {
+            "type": "object",
+            "properties": {
+                "type": {"type": "string", "enum": ["RollingUpdate"]},
+                "rollingUpdateConfiguration": {
+                    "type": "object",
+                    "properties": {
+                        "partition": _COUNT,
+                        "maxUnavailable": _COUNT_OR_PERCENT,
+                        "maxSurge": _COUNT_OR_PERCENT,
+                    },
+                },
+            },
+        },
+        "leaderWorkerTemplate": {
+            "type": "object",
+            "properties": {
+                "size": {"type": "integer", "minimum": 1},
+                "restartPolicy": {
+                    "type": "string",
+                    "enum": ["None", "RecreateGroupOnPodRestart", "RecreateGroupAfterStart"],
+                },
+                "leaderTemplate": _POD_TEMPLATE,
+                "workerTemplate": _POD_TEMPLATE,
+            },
+            "required": ["workerTemplate"],
+        },
+    },
+    "required": ["leaderWorkerTemplate"],
+}
+_GROUPS_STATUS = {
+    "type": "object",
+    "properties": {
+        "replicas": _COUNT,
+        "readyReplicas": _COUNT,
+        "updatedReplicas": _COUNT,
+        "observedGeneration": _COUNT,
+        "hpaPodSelector": _TEXT,
+    },
+}
+_PORT = {
+    "type": "object",
+    "properties": {"number": {"type": "integer", "minimum": 1, "maximum": 65535}},
+    "required": ["number"],
+}
+_POOL = {
+    "type": "object",
+    "properties": {
+        "selector": {"type": "object", "properties": {"matchLabels": _TEXTS}, "required": ["matchLabels"]},
+        "targetPorts": {"type": "array", "minItems": 1, "maxItems": 8, "items": _PORT},
+        "endpointPickerRef": {
+            "type": "object",
+            "properties": {
+                "group": _TEXT | {"default": ""},
+                "kind": _TEXT | {"default": "Service"},
+                "name": _TEXT | {"minLength": 1},
+                "port": _PORT,
+                "failureMode": {"type": "string", "enum": ["FailOpen", "FailClose"], "default": "FailClose"},
+            },
+            "required": ["name"],
+            "x-kubernetes-validations": [
+                {"rule": "self.kind != 'Service' || has(self.port)", "message": "a Service needs its port"}
+            ],
+        },
+    },
+    "required": ["selector", "targetPorts", "endpointPickerRef"],
+}
+_SCALING_RULES = {
+    "type": "object",
+    "properties": {
+        "stabilizationWindowSeconds": _COUNT | {"maximum": 3600},
+        "selectPolicy": {"type": "string", "enum": ["Max", "Min", "Disabled"]},
+        "tolerance": {"x-kubernetes-int-or-string": True},
+        "policies": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "type": {"type": "string", "enum": ["Pods", "Percent"]},
+                    "value": _COUNT,
+                    "periodSeconds": _COUNT | {"maximum": 1800},
+                },
+                "required": ["type", "value", "periodSeconds"],
+            },
+        },
+    },
+}
+_HPA = {
+    "type": "object",
+    "properties": {
+        "name": _TEXT,
+        "behavior": {"type": "object", "properties": {"scaleUp": _SCALING_RULES, "scaleDown": _SCALING_RULES}},
+    },
+}
+_SCALED_OBJECT = {
+    "type": "object",
+    "properties": {
+        "scaleTargetRef": {
+            "type": "object",
+            "properties": {"apiVersion": _TEXT, "kind": _TEXT, "name": _TEXT, "envSourceContainerName": _TEXT},
+            "required": ["name"],
+        },
+        "pollingInterval": _COUNT,
+        "cooldownPeriod": _COUNT,
+        "initialCooldownPeriod": _COUNT,
+        "idleReplicaCount": _COUNT,
+        "minReplicaCount": _COUNT,
+        "maxReplicaCount": _COUNT,
+        "fallback": {
+            "type": "object",
+            "properties": {
+                "failureThreshold": _COUNT,
+                "replicas": _COUNT,
+                "behavior": {
+                    "type": "string",
+                    "enum": ["static", "currentReplicas", "currentReplicasIfHigher", "currentReplicasIfLower"],
+                },
+            },
+            "required": ["failureThreshold", "replicas"],
+        },
+        "advanced": {
+            "type": "object",
+            "properties": {
+                "restoreToOriginalReplicaCount": {"type": "boolean"},
+                "horizontalPodAutoscalerConfig": _HPA,
+            },
+        },
+        "triggers": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "type": _TEXT,
+                    "name": _TEXT,
+                    "metricType": {"type": "string", "enum": ["AverageValue", "Value", "Utilization"]},
+                    "useCachedMetrics": {"type": "boolean"},
+                    # Numbers are text here, as in KEDA's own.
+                    "metadata": _TEXTS,
+                    "authenticationRef": {
+                        "type": "object",
+                        "properties": {"name": _TEXT, "kind": _TEXT},
+                        "required": ["name"],
+                    },
+                },
+                "required": ["type", "metadata"],
+            },
+        },
+    },
+    "required": ["scaleTargetRef", "triggers"],
+}
+
 
 def monitoring_definitions() -> list[dict[str, Any]]:
     """Kinds of the Prometheus operator. Fields that are not spelled out here are refused, as by its own."""
@@ -76,25 +242,22 @@ def monitoring_definitions() -> list[dict[str, Any]]:
 
 
 def serving_definitions() -> list[dict[str, Any]]:
-    """Kinds that the operator watches where a cluster has them."""
-    scale = {
-        "specReplicasPath": ".spec.replicas",
-        "statusReplicasPath": ".status.replicas",
-        "labelSelectorPath": ".status.hpaPodSelector",
-    }
-    replicas = {"type": "object", "properties": {"replicas": {"type": "integer"}}}
-    group = replicas | {"x-kubernetes-preserve-unknown-fields": True}
+    """Kinds that the operator watches where a cluster has them. Here too a field that is not spelled out is refused."""
     return [
         _definition(
             "leaderworkerset.x-k8s.io",
             "v1",
             "LeaderWorkerSet",
             "leaderworkersets",
-            {"spec": group, "status": group},
-            scale=scale,
+            {"spec": _GROUPS, "status": _GROUPS_STATUS},
+            scale={
+                "specReplicasPath": ".spec.replicas",
+                "statusReplicasPath": ".status.replicas",
+                "labelSelectorPath": ".status.hpaPodSelector",
+            },
         ),
-        _definition("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects", {"spec": _ANY}),
-        _definition("inference.networking.k8s.io", "v1", "InferencePool", "inferencepools", {"spec": _ANY}),
+        _definition("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects", {"spec": _SCALED_OBJECT}),
+        _definition("inference.networking.k8s.io", "v1", "InferencePool", "inferencepools", {"spec": _POOL}),
     ]
 
 
