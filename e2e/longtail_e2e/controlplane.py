@@ -129,12 +129,20 @@ class ControlPlane:
         path.write_text(yaml.safe_dump(content))
         return path
 
-    def audit_events(self) -> Iterator[dict[str, Any]]:
-        """Yield what the audit log holds by now, oldest first (audit.k8s.io/v1 Events)."""
-        with self.audit_log.open() as lines:
+    def audit_events(self, *, since_bytes: int = 0) -> Iterator[dict[str, Any]]:
+        """Yield what the audit log holds by now, oldest first (audit.k8s.io/v1 Events).
+
+        Args:
+            since_bytes: skip so much, such as the size of the log when a test began.
+        """
+        with self.audit_log.open("rb") as lines:
+            if since_bytes:
+                # From the end of the line before, or of the one in whose midst that is.
+                lines.seek(since_bytes - 1)
+                lines.readline()
             for line in lines:
                 # A line that is being written has no end yet.
-                if line.endswith("\n"):
+                if line.endswith(b"\n"):
                     yield json.loads(line)
 
     def _write_files(self) -> None:

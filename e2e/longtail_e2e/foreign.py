@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+from longtail_e2e.kubectl import Kubectl
 
 _ANY = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 _TEXT = {"type": "string"}
@@ -225,6 +229,16 @@ _SCALED_OBJECT = {
     },
     "required": ["scaleTargetRef", "triggers"],
 }
+
+
+@contextmanager
+def established(kubectl: Kubectl, definitions: Sequence[dict[str, Any]]) -> Iterator[None]:
+    """Have the kinds in the cluster until the block ends."""
+    names = [f"crd/{definition['metadata']['name']}" for definition in definitions]
+    kubectl.apply(*definitions)
+    kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+    yield
+    kubectl("delete", *names)
 
 
 def monitoring_definitions() -> list[dict[str, Any]]:

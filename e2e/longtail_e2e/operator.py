@@ -164,8 +164,15 @@ class Operator:
         )
         return self._cluster.service_account_kubeconfig(NAMESPACE, self.name)
 
-    def start(self, *, kubeconfig: Path, sources: Mapping[str, Any], program: Sequence[str] = (_PROGRAM,)) -> None:
-        """Start it and return when it decides; ``program`` is what to run in place of ``longtail``."""
+    def start(
+        self,
+        *,
+        kubeconfig: Path,
+        sources: Mapping[str, Any],
+        program: Sequence[str] = (_PROGRAM,),
+        wait: bool = True,
+    ) -> None:
+        """Start it and return when it decides, or at once; ``program`` is what to run in place of ``longtail``."""
         self.sources_file.write_text(yaml.safe_dump({"sources": dict(sources)}))
         self._cluster.processes.start(
             Command(
@@ -183,7 +190,7 @@ class Operator:
                     *self._flags,
                 ],
                 environment={"PYTHONWARNINGS": "error::ResourceWarning"},
-                ready=self.is_ready,
+                ready=self.is_ready if wait else None,
                 ready_seconds=60.0,
                 stop_seconds=20.0,
             )

@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from longtail_e2e import ChartTools, Cluster, wait_until
-from longtail_e2e.foreign import monitoring_definitions, serving_definitions
+from longtail_e2e.foreign import established, monitoring_definitions, serving_definitions
 from longtail_e2e.helm import CHARTS, Helm, Manifest
 from longtail_e2e.operator import OPERATOR, Engines, Operator, apply_definition
+from longtail_e2e.rights import KINDS, Right, asked, operators_own, written
 from longtail_e2e.world import World
 
 pytestmark = pytest.mark.e2e
@@ -27,21 +28,7 @@ pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
 HOME = "longtail-chart"
 ACCOUNT = f"system:serviceaccount:{HOME}:longtail"
-RIGHTS = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
-
-Right = tuple[str, str, str]
-"""API group, resource with its subresource, verb."""
-
-
-def established(cluster: Cluster, definitions: Sequence[Manifest]) -> None:
-    cluster.kubectl.apply(*definitions)
-    names = [f"crd/{definition['metadata']['name']}" for definition in definitions]
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
-
-
-def forget(cluster: Cluster, definitions: Sequence[Manifest]) -> None:
-    cluster.kubectl("delete", "crd", *(definition["metadata"]["name"] for definition in definitions))
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +38,8 @@ def installer(cluster: Cluster, chart_tools: ChartTools, tmp_path_factory: pytes
 
 @pytest.fixture(scope="module")
 def monitoring(cluster: Cluster) -> Iterator[None]:
-    established(cluster, monitoring_definitions())
-    yield
-    forget(cluster, monitoring_definitions())
+    with established(cluster.kubectl, monitoring_definitions()):
+        yield
 
 
 class TestEveryManifestIsTaken:
@@ -231,7 +217,7 @@ def test_install_upgrade_rollback_and_uninstall(cluster: Cluster, namespace: str
 
 def install_rights(cluster: Cluster, helm: Helm, values: dict[str, Any]) -> Path:
     """Apply the account and the roles of the chart, and nothing else; return the account's kubeconfig."""
-    rights = [manifest for manifest in helm.template(values, namespace=HOME) if manifest["kind"] in RIGHTS]
+    rights = operators_own(helm.template(values, namespace=HOME))
     cluster.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOME}}, *rights)
     return cluster.service_account_kubeconfig(HOME, "longtail")
 
@@ -249,42 +235,20 @@ def stop(cluster: Cluster) -> None:
     cluster.kubectl("delete", "clusterrolebinding", f"{HOME}-longtail", "--ignore-not-found")
 
 
-def asked(cluster: Cluster, *, allowed: bool) -> set[Right]:
-    """What the operator asked of the API server so far, and was allowed or refused; Leases and Events are not logged."""
-    rights = set()
-    for event in cluster.control_plane.audit_events():
-        what, verdict = event.get("objectRef"), event.get("annotations", {}).get("authorization.k8s.io/decision")
-        if event["user"]["username"] == ACCOUNT and what and verdict == ("allow" if allowed else "forbid"):
-            resource = "/".join(filter(None, (what.get("resource"), what.get("subresource"))))
-            rights.add((what.get("apiGroup", ""), resource, event["verb"]))
-    return rights
+def refused(cluster: Cluster) -> set[Right]:
+    return asked(cluster.control_plane, ACCOUNT, allowed=False)
 
 
-def written(roles: Sequence[Manifest]) -> list[Right]:
-    """Every single right of the rules of some roles."""
-    return [
-        (group, resource, verb)
-        for role in roles
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    ]
-
-
-def roles_of(manifests: Sequence[Manifest]) -> list[Manifest]:
-    """The operator's own roles, without those that are aggregated into the cluster's."""
-    own = {f"{HOME}-longtail", "longtail-leader-election"}
-    return [m for m in manifests if m["kind"] in {"Role", "ClusterRole"} and m["metadata"]["name"] in own]
+def every_right(manifests: Sequence[Manifest]) -> list[Right]:
+    return written(rule for manifest in operators_own(manifests) for rule in manifest.get("rules", ()))
 
 
 @pytest.fixture(scope="class")
 def operator(cluster: Cluster, engines: Engines, helm: Helm) -> Iterator[Operator]:
     apply_definition(cluster, crds=ROOT / "crds")
-    established(cluster, serving_definitions())
-    yield start(cluster, install_rights(cluster, helm, {}))
-    stop(cluster)
-    forget(cluster, serving_definitions())
+    with established(cluster.kubectl, serving_definitions()):
+        yield start(cluster, install_rights(cluster, helm, {}))
+        stop(cluster)
 
 
 @pytest.fixture
@@ -323,22 +287,22 @@ class TestRights:
         assert lease["spec"]["holderIdentity"]
 
         def unused() -> set[Right]:
-            return rights - asked(world.cluster, allowed=True)
+            return rights - asked(world.cluster.control_plane, ACCOUNT, allowed=True)
 
-        every = written(roles_of(helm.template({}, namespace=HOME)))
+        every = every_right(helm.template({}, namespace=HOME))
         rights = set(every)
         assert len(every) == len(rights), "a right is given twice: taking one rule away would change nothing"
         unlogged = {right for right in rights if right[1] in {"leases", "events"}}
         # To look again after somebody else has changed a pod meanwhile: tests/cluster/test_cordon.py.
         only_after_a_conflict = {("", "pods", "get")}
         wait_until(lambda: unused() <= unlogged | only_after_a_conflict, timeout_seconds=30, what=f"use of {unused()}")
-        assert asked(world.cluster, allowed=False) == set()
+        assert refused(world.cluster) == set()
 
     @pytest.mark.usefixtures("operator")
     def test_nobody_else_gives_them(self, cluster: Cluster, helm: Helm, namespace: str) -> None:
         """What the operator asks for is refused without the chart's rules: each was used, each is given once."""
         stranger = f"system:serviceaccount:{HOME}:stranger"
-        rights = sorted(set(written(roles_of(helm.template({}, namespace=HOME)))))
+        rights = sorted(set(every_right(helm.template({}, namespace=HOME))))
         answer = cluster.kubectl(
             *("create", "-f", "-", "-o", "json"), manifests=[review(stranger, right, namespace) for right in rights]
         )
@@ -369,7 +333,7 @@ class TestRights:
         manifests = helm.template(values, namespace=HOME, hooks=True)
         hook = [manifest for manifest in manifests if manifest["metadata"]["name"] == "longtail-test"]
         (pod,) = (manifest for manifest in hook if manifest["kind"] == "Pod")
-        world.cluster.kubectl.apply(*(manifest for manifest in hook if manifest["kind"] in RIGHTS))
+        world.cluster.kubectl.apply(*(manifest for manifest in hook if manifest["kind"] in KINDS))
         token = tmp_path / "token"
         token.write_text(world.cluster.kubectl("create", "token", "longtail-test", "-n", HOME))
         environment = {variable["name"]: variable["value"] for variable in pod["spec"]["containers"][0]["env"]}
@@ -385,6 +349,12 @@ class TestRights:
         assert passed.stdout.count("ok  ") == 4
         assert world.cluster.kubectl("get", "rsv", "-n", world.namespace, "-o", "name") == ""
 
+        (role,) = (manifest for manifest in hook if manifest["kind"] == "Role")
+        for rule in role["rules"]:
+            world.cluster.kubectl.apply(role | {"rules": [other for other in role["rules"] if other != rule]})
+            assert run_test(environment).returncode == 1, f"passes without {rule}"
+        world.cluster.kubectl.apply(role)
+
         rule = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}
         failed = run_test(environment | {"RULES": json.dumps([rule])})
         assert failed.returncode == 1
@@ -396,7 +366,7 @@ def test_in_a_list_of_namespaces_it_scales_there_and_sees_nothing_else(
     cluster: Cluster, engines: Engines, helm: Helm, namespace: str
 ) -> None:
     apply_definition(cluster, crds=ROOT / "crds")
-    refused = asked(cluster, allowed=False)
+    before = refused(cluster)
     kubeconfig = install_rights(cluster, helm, {"watchNamespaces": [namespace], "crds": {"install": False}})
     cluster.kubectl("delete", "clusterrolebinding", f"{HOME}-longtail", "--ignore-not-found")
     operator = start(cluster, kubeconfig, f"--namespaces={namespace}")
@@ -406,7 +376,7 @@ def test_in_a_list_of_namespaces_it_scales_there_and_sees_nothing_else(
         world.serve(minReplicas=2)
         world.wait_for_replicas(lambda replicas: replicas == 2)
         world.wait_for_condition("Ready", "True")
-        assert asked(cluster, allowed=False) == refused
+        assert refused(cluster) == before
         elsewhere = cluster.kubectl.using(kubeconfig).run("get", "pods", "-n", "default")
         assert "forbidden" in elsewhere.stderr
     finally:

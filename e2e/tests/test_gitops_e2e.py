@@ -126,6 +126,9 @@ def test_with_replicas_in_the_manifest_they_are_taken_back_and_longtail_says_by_
         contested = world.wait_for_condition("Conflict", "True", tool)
         assert contested["reason"] == "ReplicasContested"
         assert contested["message"].startswith(f"{MANAGER[tool]} keeps setting")
+    events = world.cluster.kubectl.get("events.events.k8s.io", "-n", world.namespace)["items"]
+    told = {event["regarding"]["name"] for event in events if event["reason"] == "ReplicasContested"}
+    assert told == set(forceful)
 
     # Without force the server's side refuses, and nothing of the manifest is applied.
     refused = world.cluster.kubectl.run(

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from longtail_e2e import Cluster
-from longtail_e2e.foreign import serving_definitions
+from longtail_e2e.foreign import established, serving_definitions
 from longtail_e2e.helm import Manifest
 from longtail_e2e.keda import KedaStandIn
 from longtail_e2e.operator import OPERATOR, Engines, Operator, apply_definition
@@ -65,11 +65,8 @@ def slots(manifests: list[Manifest]) -> int:
 @pytest.fixture(scope="module")
 def kinds(cluster: Cluster) -> Iterator[None]:
     apply_definition(cluster, crds=ROOT / "crds")
-    cluster.kubectl.apply(*serving_definitions())
-    names = [f"crd/{definition['metadata']['name']}" for definition in serving_definitions()]
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
-    yield
-    cluster.kubectl("delete", *names)
+    with established(cluster.kubectl, serving_definitions()):
+        yield
 
 
 @pytest.fixture(scope="module")
