@@ -99,7 +99,7 @@ _GROUPS = {
                 "size": {"type": "integer", "minimum": 1},
                 "restartPolicy": {
                     "type": "string",
-                    "enum": ["None", "RecreateGroupOnPodRestart", "RecreateGroupAfterStart"],
+                    "enum": ["Default", "None", "RecreateGroupOnPodRestart", "RecreateGroupAfterStart"],
                 },
                 "leaderTemplate": _POD_TEMPLATE,
                 "workerTemplate": _POD_TEMPLATE,

@@ -126,9 +126,12 @@ def test_with_replicas_in_the_manifest_they_are_taken_back_and_longtail_says_by_
         contested = world.wait_for_condition("Conflict", "True", tool)
         assert contested["reason"] == "ReplicasContested"
         assert contested["message"].startswith(f"{MANAGER[tool]} keeps setting")
-    events = world.cluster.kubectl.get("events.events.k8s.io", "-n", world.namespace)["items"]
-    told = {event["regarding"]["name"] for event in events if event["reason"] == "ReplicasContested"}
-    assert told == set(forceful)
+
+    def told() -> set[str]:
+        events = world.cluster.kubectl.get("events.events.k8s.io", "-n", world.namespace)["items"]
+        return {event["regarding"]["name"] for event in events if event["reason"] == "ReplicasContested"}
+
+    wait_until(lambda: told() == set(forceful), timeout_seconds=30, what="an Event of each", interval_seconds=0.2)
 
     # Without force the server's side refuses, and nothing of the manifest is applied.
     refused = world.cluster.kubectl.run(

@@ -70,3 +70,16 @@ def test_a_rollout_is_seen_and_a_start_that_waits_is_none(generation, spec, stat
     body["spec"] |= spec
     body["status"] = status
     assert workload_record(body, group="apps", kind="Deployment").rolling is rolling
+
+
+@pytest.mark.parametrize(
+    ("status", "rolling"),
+    [
+        pytest.param({"replicas": 4, "updatedReplicas": 4}, False, id="does-not-say-what-it-has-looked-at"),
+        pytest.param({"replicas": 4, "updatedReplicas": 1}, True, id="in-the-middle"),
+        pytest.param({"observedGeneration": 2, "replicas": 4, "updatedReplicas": 4}, True, id="not-looked-at"),
+    ],
+)
+def test_an_old_leader_worker_set_is_not_rolling_for_ever(status, rolling: bool) -> None:
+    body = {"metadata": {"namespace": "inference", "name": "l1", "uid": "1", "generation": 3}, "status": status}
+    assert workload_record(body, group="leaderworkerset.x-k8s.io", kind="LeaderWorkerSet").rolling is rolling

@@ -96,6 +96,18 @@ def test_a_watched_target_is_found_by_its_key() -> None:
     assert store.workload(TargetKey("apps", "Deployment", "inference", "r2")) is None
 
 
+def test_a_number_that_we_wrote_is_ours_before_its_event_comes() -> None:
+    store, theirs = Store(), deployment(replicas=1)
+    entry = {"manager": "argocd-controller", "operation": "Apply", "time": "2999-01-01T00:00:00Z"}
+    theirs["metadata"]["managedFields"] = [entry | {"fieldsV1": {"f:spec": {"f:replicas": {}}}}]
+    store.upsert(DEPLOYMENTS, theirs)
+    key = TargetKey("apps", "Deployment", "inference", "r1")
+    assert store.workload(key).writer.name == "argocd-controller"
+    store.rescale(key, replicas=3, version=2)
+    # Else it would count as a second number of theirs, and three make a contest.
+    assert (store.workload(key).replicas, store.workload(key).writer.ours) == (3, True)
+
+
 EVENTS = st.lists(st.tuples(st.sampled_from(["r1-0", "r1-1", "r2-0"]), st.sampled_from(["a", "b"]), st.booleans()))
 
 

@@ -233,7 +233,7 @@ def workload_record(body: Mapping[str, Any], *, group: str, kind: str) -> ScaleR
         version=_version(metadata),
         template_labels=dict((template.get("metadata") or {}).get("labels") or {}),
         template_has_gate=_has_gate(template.get("spec") or {}),
-        rolling=_rolling(metadata, spec, status),
+        rolling=_rolling(metadata, spec, status, kind=kind),
         refused_message=refused_message(status),
         writer=replicas_writer(metadata, ours=FIELD_MANAGER),
     )
@@ -367,12 +367,14 @@ def _has_gate(pod_spec: Mapping[str, Any]) -> bool:
     return any(gate.get("conditionType") == READINESS_GATE for gate in pod_spec.get("readinessGates") or ())
 
 
-def _rolling(metadata: Mapping[str, Any], spec: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+def _rolling(metadata: Mapping[str, Any], spec: Mapping[str, Any], status: Mapping[str, Any], *, kind: str) -> bool:
     """Whether pods of an older template are there, or the controller has not looked at the template yet.
 
     Not ``updatedReplicas < spec.replicas``, kubectl's question: that is also true of a scale-up that waits for GPUs.
     """
-    if status.get("observedGeneration", 0) < metadata.get("generation", 0):
+    # LeaderWorkerSets did not say in their first versions: they would be rolling for ever.
+    says = kind != "LeaderWorkerSet" or "observedGeneration" in status
+    if says and status.get("observedGeneration", 0) < metadata.get("generation", 0):
         return True
     strategy = spec.get("updateStrategy") or {}
     if strategy.get("type") == "OnDelete" or (strategy.get("rollingUpdate") or {}).get("partition"):

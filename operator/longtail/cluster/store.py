@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
+from longtail.cluster.client import FIELD_MANAGER
 from longtail.cluster.kinds import PODS, ROUTERS, SCALERS, SERVINGS, WATCHED, WORKLOADS, Kind
 from longtail.cluster.records import (
     PodRecord,
@@ -25,7 +26,7 @@ from longtail.cluster.records import (
     workload_record,
 )
 from longtail.cluster.selectors import Selector
-from longtail.policy.fleet import ServiceKey
+from longtail.policy.fleet import ReplicasWriter, ServiceKey
 
 Record: TypeAlias = ServingRecord | ScaleRecord | PodRecord | ScalerRecord | RouterRecord
 Name: TypeAlias = tuple[str, str]
@@ -129,8 +130,12 @@ class Store:
         record = self.workload(key)
         if record is not None and version > record.version:
             kind = next(kind for kind in WORKLOADS if (kind.group, kind.kind) == (key.group, key.kind))
-            # Until the controller has looked, nobody knows better than that it will do as asked.
-            self._records[kind][key.namespace, key.name] = replace(record, replicas=replicas, version=version)
+            # Until the controller has looked, nobody knows better than that it will do as asked. Nor is the number any
+            # longer that of whoever set the one before.
+            ours = ReplicasWriter(name=FIELD_MANAGER, ours=True)
+            self._records[kind][key.namespace, key.name] = replace(
+                record, replicas=replicas, version=version, writer=ours
+            )
 
     def pod(self, *, namespace: str, name: str) -> PodRecord | None:
         """One pod as it is known now."""
