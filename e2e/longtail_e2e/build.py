@@ -152,7 +152,7 @@ def _ensure(module: _Module, *, progress: Progress) -> Path:
     cache = cache_directory() / module.directory.name
     cache.mkdir(parents=True, exist_ok=True)
     built = cache / _key(module)
-    with _locked(cache / "lock", progress=progress):
+    with locked(cache / "lock", progress=progress):
         if not built.is_dir():
             _build(module, built, progress=progress)
             _prune(cache, keep=built)
@@ -290,7 +290,7 @@ def _go(module: _Module, *arguments: str, while_running: Callable[[Sequence[str]
 
 
 @contextmanager
-def _locked(path: Path, *, progress: Progress) -> Iterator[None]:
+def locked(path: Path, *, progress: Progress) -> Iterator[None]:
     """Hold the lock of the cache; it vanishes with its process."""
     step = "Waiting for another build of the same cache"
     with path.open("w") as lock:
