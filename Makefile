@@ -9,7 +9,7 @@ RUN := .venv/bin
 CONTEXT ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit e2e components crds bench bench-demand-quick bench-frontier-quick soak verify-engine clean
+.PHONY: help setup demo test lint unit e2e components image crds bench bench-demand-quick bench-frontier-quick soak verify-engine clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -52,6 +52,9 @@ e2e: setup ## Tests against a real API server and a real Prometheus on loopback
 
 components: setup ## Build etcd, Kubernetes, KWOK, Prometheus and Helm into the cache, unless they are there
 	@PYTHONPATH=e2e $(RUN)/python -m longtail_e2e build
+
+image: setup ## Build the operator's image on a base made here, into an archive (root and Debian; docs/install.md)
+	@PYTHONPATH=e2e $(RUN)/python -m longtail_e2e image
 
 crds: setup ## Generate crds/ from the models, and from it and values.yaml what the charts repeat
 	$(RUN)/longtail crds --out crds

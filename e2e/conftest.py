@@ -9,6 +9,8 @@ import pytest
 
 from longtail_e2e import ChartTools, Cluster, PrintedProgress, ensure_chart_tools, unavailable
 from longtail_e2e.helm import Helm
+from longtail_e2e.image import Image, ensure_image
+from longtail_e2e.image import unavailable as image_unavailable
 from longtail_e2e.operator import ENGINES, Engines
 
 
@@ -45,6 +47,15 @@ def chart_tools(request: pytest.FixtureRequest) -> ChartTools:
     if reason is not None:
         pytest.skip(reason)
     return ensure_chart_tools(progress=_Uncaptured(request.config))
+
+
+@pytest.fixture(scope="session")
+def image(request: pytest.FixtureRequest) -> Image:
+    """The operator's image, of this checkout."""
+    reason = image_unavailable()
+    if reason is not None:
+        pytest.skip(reason)
+    return ensure_image(progress=_Uncaptured(request.config))
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,8 @@ from longtail_e2e.image_archive import Image
 from longtail_e2e.package_index import index_secrets
 from longtail_e2e.progress import Progress, silent
 
+__all__ = ["Image", "debian_mirror", "ensure_image", "unavailable"]
+
 _CHECKOUT: Final = Path(__file__).resolve().parents[2]
 _INPUTS: Final = ("Dockerfile", ".dockerignore", "pyproject.toml", "uv.lock", "README.md", "LICENSE")
 _SUITE: Final = "bookworm"
@@ -47,7 +49,7 @@ _FORGETFUL: Final = ("sh", "-ec", 'mkdir -p "$0"; mount -t tmpfs none "$0"; exec
 def unavailable() -> str | None:
     """Say why the image cannot be built on this machine; None when it can."""
     reason = programs_unavailable(IMAGE_PROGRAMS)
-    if reason is None and _mirror() is None:
+    if reason is None and debian_mirror() is None:
         reason = "the image's base is made of Debian's packages, and apt's sources name no mirror of them"
     return reason
 
@@ -93,9 +95,9 @@ def _base_key() -> str:
     return hashlib.sha256(repr((_SUITE, _BASE_PACKAGES, _LITTER)).encode()).hexdigest()[:16]
 
 
-def _mirror() -> str | None:
+def debian_mirror(apt: Path = Path("/etc/apt")) -> str | None:
     """Return Debian's mirror as apt knows it, from lines of either kind: "URIs: URL", "deb [options] URL suite"."""
-    for path in (Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))):
+    for path in (apt / "sources.list", *sorted((apt / "sources.list.d").glob("*"))):
         if path.suffix in {".list", ".sources"} and path.is_file():
             text = path.read_text()
             found = re.search(r"^(?:URIs:|deb\s(?:\s*\[[^]]*\])?)\s*(\S+/debian)/?(?:\s|$)", text, re.MULTILINE)
@@ -107,7 +109,7 @@ def _mirror() -> str | None:
 def _make_base(target: Path, *, progress: Progress) -> None:
     """Make a root file system of Debian's packages, and pack it."""
     step = "Making the image's base of Debian's packages"
-    mirror = _mirror()
+    mirror = debian_mirror()
     assert mirror is not None
     with _whole(target) as partial:
         root = partial / "root"
@@ -126,7 +128,7 @@ def _make_base(target: Path, *, progress: Progress) -> None:
 def _build(image: Image, *, version: str, base: Path, progress: Progress) -> None:
     step = "Building the image"
     labels = {"VERSION": version, "REVISION": _git("rev-parse", "HEAD"), "CREATED": _git("log", "-1", "--format=%cI")}
-    storage = cache_directory() / "image" / "storage"
+    buildah = _buildah(cache_directory() / "image" / "storage")
     with _whole(image.archive.parent) as partial, index_secrets() as secrets:
         base_file = partial / "Dockerfile"
         base_file.write_text("FROM scratch\nADD base.tar /\n")
@@ -135,25 +137,29 @@ def _build(image: Image, *, version: str, base: Path, progress: Progress) -> Non
         given = [f"--build-arg={key}={value}" for key, value in arguments.items()]
         given += [f"--secret=id={name},src={path}" for name, path in secrets.items()]
         archive = f"docker-archive:{partial / image.archive.name}:{image.name}"
+        bud = (*buildah, "bud", "--isolation=chroot", "--layers")
         for command in (
-            ("bud", "--layers", f"--tag={base_name}", f"--file={base_file}", str(base)),
-            ("bud", "--layers", "--pull-never", f"--tag={image.name}", *given, str(_CHECKOUT)),
-            ("push", image.name, archive),
+            (*bud, f"--tag={base_name}", f"--file={base_file}", str(base)),
+            (*bud, "--pull-never", f"--tag={image.name}", *given, str(_CHECKOUT)),
+            (*buildah, "push", image.name, archive),
         ):
-            isolation = ("--isolation=chroot",) if command[0] == "bud" else ()
-            _run(
-                "buildah",
-                f"--root={storage / 'root'}",
-                f"--runroot={storage / 'run'}",
-                "--storage-driver=overlay",
-                command[0],
-                *isolation,
-                *command[1:],
-                step=step,
-                progress=progress,
-            )
+            _run(*command, step=step, progress=progress)
         base_file.unlink()
     progress(step, done=True)
+
+
+def _buildah(storage: Path) -> Sequence[str]:
+    """Return the start of a command line; layers are copies where the kernel lays none over each other."""
+    for driver in ("overlay", "vfs"):
+        folders = (f"--root={storage / driver}", f"--runroot={storage / f'{driver}-run'}")
+        buildah = ("buildah", *folders, f"--storage-driver={driver}")
+        try:
+            _run(*buildah, "info", step="Looking for a storage driver")
+        except BuildError as error:
+            last = error
+        else:
+            return buildah
+    raise last
 
 
 def _git(*arguments: str) -> str:
@@ -182,11 +188,12 @@ def _run(*command: str, step: str, progress: Progress = silent) -> None:
     """
     found = program(command[0])
     assert found is not None, command[0]
-    temporary = cache_directory() / "image"
+    # buildah keeps half-written layers in TMPDIR; root's default, /var/tmp, may be small.
+    temporary = cache_directory() / "image" / "partial-layers"
+    temporary.mkdir(exist_ok=True)
     lines: deque[str] = deque(maxlen=30)
     with subprocess.Popen(
         [*_CONTAINED, *_FORGETFUL, found, *command[1:]],
-        # buildah keeps half-written layers in TMPDIR; the default of root's, /var/tmp, may be small.
         env={**os.environ, "TMPDIR": str(temporary)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -215,7 +222,7 @@ def _prune(cache: Path, *, keep: Sequence[Path]) -> None:
     """Remove what nobody will ask for again: former images and bases, interrupted builds, too many layers."""
     images = sorted(cache.glob("image-*"), key=lambda path: path.stat().st_mtime, reverse=True)
     keep = (*keep, *images[:_IMAGES_KEPT])
-    for path in (*images, *cache.glob("base-*"), *cache.glob("partial-*"), *cache.glob("buildah*")):
+    for path in (*images, *cache.glob("base-*"), *cache.glob("partial-*")):
         if path not in keep:
             shutil.rmtree(path, ignore_errors=True)
     storage = cache / "storage"

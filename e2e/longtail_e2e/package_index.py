@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 _FILES: Final = ("/etc/xdg/pip/pip.conf", "/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf")
+NOTICE: Final = "# Where this machine gets its packages: for the build, never in an image.\n"
 _SECTIONS: Final = ("global", "install")
 _SETTINGS: Final = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "retries")
 _AUTHORITIES: Final = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
@@ -35,6 +36,7 @@ def index_secrets(*, environment: Mapping[str, str] = os.environ) -> Iterator[Ma
         configuration = configparser.RawConfigParser()
         configuration["global"] = settings
         with secrets["pip.conf"].open("w") as file:
+            file.write(NOTICE)
             configuration.write(file)
         yield secrets
 
