@@ -1,0 +1,200 @@
+"""One simulated inference server, as a container of a pod runs it: real requests come in, nothing is computed.
+
+``python -m longtail.workbench.engine.serve --port 8000`` answers as vLLM does::
+
+    POST /v1/completions   {"prompt": "...", "max_tokens": 500, "stream": true}
+    GET  /metrics
+    GET  /health
+
+An answer has exactly ``max_tokens`` tokens, as with vLLM's ``ignore_eos``, and takes as long as the engine model says.
+A client that hangs up frees its slot. On SIGTERM everything is cut at once, which is vLLM's default.
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from longtail.workbench.engine.pool import Pool
+from longtail.workbench.engine.request import Outcome, Recorder, Request
+from longtail.workbench.engine.service import ServiceDefinition
+
+TICK_SECONDS = 0.05
+CHUNK_SECONDS = 0.5
+_POD = "self"
+
+
+class CompletionRequest(BaseModel):
+    """What is read of a request; the rest of the API's fields are taken and ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    prompt: str = Field(default="", max_length=1_000_000)
+    max_tokens: int = Field(default=16, ge=1)
+    stream: bool = False
+
+
+class Server(Recorder):
+    """An engine whose requests are HTTP requests; the clock gives seconds."""
+
+    def __init__(self, definition: ServiceDefinition, *, speed: float, clock: Callable[[], float]) -> None:
+        profile = definition.engine_profile(speed)
+        self._clock = clock
+        self._pool = Pool(
+            profile=profile,
+            exposition=lambda: definition.exposition(profile),
+            recorders=(self,),
+            start_seconds=clock(),
+        )
+        self._pool.add(_POD, at_seconds=clock())
+        self._finished: dict[int, asyncio.Event] = {}
+        self._taken = 0
+
+    def finished(self, outcome: Outcome) -> None:
+        """Tell whoever waits for the answer; nobody, where the client hung up in the same step."""
+        if (event := self._finished.get(outcome.request.id)) is not None:
+            event.set()
+
+    def page(self) -> str:
+        """The metrics, as of now."""
+        self._pool.advance(self._clock())
+        return self._pool.metrics(_POD)
+
+    async def work_forever(self) -> None:
+        """Let the engine finish what is due."""
+        while True:
+            self._pool.advance(self._clock())
+            await asyncio.sleep(TICK_SECONDS)
+
+    def submit(self, body: CompletionRequest) -> tuple[int, asyncio.Event]:
+        """Take a request; returns its id, and what is set when its answer is whole.
+
+        Raises:
+            ValueError: it does not fit into the model's length.
+        """
+        prompt = max(len(body.prompt.split()), 1)
+        longest = self._pool.profile.max_model_len_tokens
+        if prompt + body.max_tokens > longest:
+            raise ValueError(f"max_tokens: {body.max_tokens} + {prompt} of the prompt are above {longest}")
+        self._taken += 1
+        number, event, now = self._taken, asyncio.Event(), self._clock()
+        self._finished[number] = event
+        request = Request(
+            id=number,
+            arrived_seconds=now,
+            prompt_tokens=prompt,
+            output_tokens=body.max_tokens,
+            max_tokens=body.max_tokens,
+        )
+        self._pool.submit(request, at_seconds=now)
+        return number, event
+
+    def leave(self, number: int) -> None:
+        """The answer is whole, or its client gave up."""
+        if not self._finished.pop(number).is_set():
+            self._pool.pods[_POD].engines[0].abort(number, at_seconds=self._clock())
+
+
+def application(server: Server) -> web.Application:
+    """The routes over a server."""
+
+    async def complete(request: web.Request) -> web.StreamResponse:
+        try:
+            body = CompletionRequest.model_validate_json(await request.read())
+            number, finished = server.submit(body)
+        except (ValidationError, ValueError) as error:
+            return web.json_response({"error": {"message": str(error), "code": 400}}, status=400)
+        try:
+            return await _answer(request, body, finished)
+        finally:
+            server.leave(number)
+
+    async def metrics(_: web.Request) -> web.Response:
+        headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        return web.Response(body=server.page().encode(), headers=headers)
+
+    async def health(_: web.Request) -> web.Response:
+        return web.Response()
+
+    app = web.Application()
+    app.add_routes([web.post("/v1/completions", complete), web.get("/metrics", metrics), web.get("/health", health)])
+    return app
+
+
+async def _answer(request: web.Request, body: CompletionRequest, finished: asyncio.Event) -> web.StreamResponse:
+    usage = {"completion_tokens": body.max_tokens}
+    choice = {"index": 0, "text": "", "finish_reason": "length"}
+    whole = {"object": "text_completion", "choices": [choice], "usage": usage}
+    if not body.stream:
+        await finished.wait()
+        return web.json_response(whole)
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    part = {"object": "text_completion", "choices": [choice | {"text": "...", "finish_reason": None}]}
+    while not finished.is_set():
+        await response.write(_event(json.dumps(part)))
+        try:
+            await asyncio.wait_for(finished.wait(), CHUNK_SECONDS)
+        except TimeoutError:
+            continue
+    await response.write(_event(json.dumps(whole)))
+    await response.write(_event("[DONE]"))
+    await response.write_eof()
+    return response
+
+
+def _event(data: str) -> bytes:
+    return f"data: {data}\n\n".encode()
+
+
+async def serve(definition: ServiceDefinition, *, host: str, port: int, speed: float) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = Server(definition, speed=speed, clock=loop.time)
+    # A client that hangs up has its handler cancelled, which gives the slot back.
+    runner = web.AppRunner(application(server), access_log=None, shutdown_timeout=0.0, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, host, port).start()
+    work = asyncio.create_task(server.work_forever())
+    ended = asyncio.create_task(stop.wait())
+    print(json.dumps({"port": runner.addresses[0][1]}), flush=True)  # noqa: T201 - the starter reads this line
+    try:
+        await asyncio.wait([work, ended], return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            work.result()
+    finally:
+        for task in (work, ended):
+            task.cancel()
+        await asyncio.gather(work, ended, return_exceptions=True)
+        await runner.cleanup()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m longtail.workbench.engine.serve")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 in a pod")
+    parser.add_argument("--port", type=int, default=8000, help="0 picks a free one")
+    parser.add_argument("--speed", type=float, default=1.0, help="how much faster than the profile the GPU is")
+    parser.add_argument("--profile", default="qwen3-32b-1xh100-fp8")
+    parser.add_argument("--slots", type=int, help="sequences decoded at once")
+    parser.add_argument("--engine", default="vllm", help="vllm, vllm-previous or sglang: names of the metrics")
+    parsed = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    if not 0 < parsed.speed <= 1000:
+        parser.error(f"--speed must be above 0 and at most 1000, got {parsed.speed}")
+    given = {"name": "pod", "profile": parsed.profile, "slots": parsed.slots, "engine": parsed.engine}
+    try:
+        definition = ServiceDefinition.model_validate(given)
+    except ValidationError as error:
+        parser.error(str(error))
+    asyncio.run(serve(definition, host=parsed.host, port=parsed.port, speed=parsed.speed))
+
+
+if __name__ == "__main__":
+    main()
