@@ -47,8 +47,9 @@ unit: setup ## Unit, property and component tests with branch coverage of demand
 	$(RUN)/pytest operator tests --numprocesses=auto --cov --cov-report=
 	$(RUN)/coverage report --fail-under=95
 
-e2e: setup ## Tests against a real API server and a real Prometheus on loopback
+e2e: setup ## Tests against a real API server and a real Prometheus on loopback, and on a real node in a sandbox
 	$(RUN)/pytest e2e/tests
+	@PYTHONPATH=e2e $(RUN)/python -m longtail_e2e.sandbox $(RUN)/pytest e2e/node
 
 components: setup ## Build etcd, Kubernetes, KWOK, Prometheus and Helm into the cache, unless they are there
 	@PYTHONPATH=e2e $(RUN)/python -m longtail_e2e build

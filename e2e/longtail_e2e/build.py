@@ -1,6 +1,6 @@
-"""Builds the cluster's components, Helm and promtool from their Go modules, once, into a cache outside the checkout.
+"""Builds components of cluster and node, Helm and promtool from Go modules, once, into a cache outside the checkout.
 
-Two modules, so that nobody who wants a cluster waits for Helm, and an upgrade of Helm leaves the cluster as it is.
+Three builds, so that nobody who wants a cluster waits for Helm or for kubelet.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ _BUILDS_KEPT: Final = 3
 class _Module:
     """A Go module of ours that requires programs of others, and how to build them."""
 
+    name: str
+    """Of its folder in the cache."""
     directory: Path
     what: str
     packages: Sequence[str]
@@ -72,12 +74,20 @@ class _Module:
 
 
 _COMPONENTS: Final = _Module(
+    name="components",
     directory=_E2E / "components",
     what="etcd, Kubernetes, KWOK and Prometheus",
     packages=(".", f"{_PROMETHEUS}/cmd/prometheus", f"{_KWOK}/cmd/kwok"),
     stages=_STAGES,
 )
+_NODE: Final = _Module(
+    name="node",
+    directory=_E2E / "components",
+    what="kubelet, kube-proxy and pause",
+    packages=("./node", "./pause"),
+)
 _CHART_TOOLS: Final = _Module(
+    name="chart_tools",
     directory=_E2E / "chart_tools",
     what="Helm and promtool",
     packages=(f"{_HELM}/cmd/helm", f"{_PROMETHEUS}/cmd/promtool"),
@@ -100,6 +110,22 @@ class Components:
     def kwok_stages(self) -> Path:
         """KWOK's own stages, one YAML file of several documents."""
         return self.directory / "kwok-stages.yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeComponents:
+    """Where what makes a machine a node is."""
+
+    directory: Path
+
+    def command(self, component: str) -> list[str]:
+        """Return the start of a command line for kubelet or kube-proxy."""
+        return [str(self.directory / "node"), component]
+
+    @property
+    def pause(self) -> Path:
+        """The program that holds a pod's network namespace; it needs no library."""
+        return self.directory / "pause"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +166,11 @@ def ensure_components(*, progress: Progress = silent) -> Components:
     return Components(directory=_ensure(_COMPONENTS, progress=progress))
 
 
+def ensure_node_components(*, progress: Progress = silent) -> NodeComponents:
+    """Return kubelet, kube-proxy and pause, as `ensure_components`."""
+    return NodeComponents(directory=_ensure(_NODE, progress=progress))
+
+
 def ensure_chart_tools(*, progress: Progress = silent) -> ChartTools:
     """Return Helm and promtool, as `ensure_components`."""
     return ChartTools(directory=_ensure(_CHART_TOOLS, progress=progress))
@@ -149,7 +180,7 @@ def _ensure(module: _Module, *, progress: Progress) -> Path:
     reason = unavailable()
     if reason is not None:
         raise BuildError(reason)
-    cache = cache_directory() / module.directory.name
+    cache = cache_directory() / module.name
     cache.mkdir(parents=True, exist_ok=True)
     built = cache / _key(module)
     with locked(cache / "lock", progress=progress):
@@ -171,9 +202,9 @@ def cache_directory() -> Path:
 def _key(module: _Module) -> str:
     digest = hashlib.sha256(repr(_go(module, "env", "GOVERSION", "GOOS", "GOARCH")).encode())
     digest.update(repr((module.packages, module.stages, _compile_flags(module))).encode())
-    for path in sorted((*module.directory.glob("*.go"), module.directory / "go.mod", module.directory / "go.sum")):
+    for path in sorted((*module.directory.rglob("*.go"), module.directory / "go.mod", module.directory / "go.sum")):
         content = path.read_bytes()
-        digest.update(f"{path.name} {len(content)}\n".encode() + content)
+        digest.update(f"{path.relative_to(module.directory)} {len(content)}\n".encode() + content)
     return digest.hexdigest()[:16]
 
 

@@ -13,7 +13,7 @@ from longtail_e2e.controlplane import ControlPlane
 from longtail_e2e.errors import HarnessError
 from longtail_e2e.kubectl import Kubectl
 from longtail_e2e.kwok import FakeNodes
-from longtail_e2e.ports import PortReservation
+from longtail_e2e.ports import LOOPBACK, PortReservation
 from longtail_e2e.processes import ProcessGroup
 from longtail_e2e.progress import Progress, silent
 from longtail_e2e.prometheus import Prometheus
@@ -31,13 +31,15 @@ class Cluster:
         kubectl: The real kubectl as administrator.
     """
 
-    def __init__(self, *, components: Components, directory: Path, ports: PortReservation, audit: bool) -> None:
+    def __init__(
+        self, *, components: Components, directory: Path, ports: PortReservation, host: str, audit: bool
+    ) -> None:
         self.directory = directory
         self.components = components
         self.ports = ports
         self.processes = ProcessGroup(directory)
         self.control_plane = ControlPlane(
-            components=components, processes=self.processes, ports=ports, directory=directory, audit=audit
+            components=components, processes=self.processes, ports=ports, directory=directory, host=host, audit=audit
         )
         self.kubectl = Kubectl(
             command=components.command("kubectl"),
@@ -90,7 +92,8 @@ class Cluster:
         cls,
         *,
         workdir: Path | None = None,
-        nodes: int = 0,
+        host: str = LOOPBACK,
+        nodes: int | None = 0,
         gpus_per_node: int = 8,
         prometheus: bool = True,
         scrape_interval_seconds: float = 5.0,
@@ -103,7 +106,9 @@ class Cluster:
         Args:
             workdir: An empty folder that stays afterwards, with logs and databases; by default a temporary
                 one that is removed.
-            nodes: Number of simulated nodes to begin with; `cluster.nodes.add` adds more.
+            host: Address of the API server and of Prometheus: one that pods reach, where there are real ones.
+            nodes: Number of simulated nodes to begin with; `cluster.nodes.add` adds more. None: every node that
+                there will be is real.
             gpus_per_node: `nvidia.com/gpu` of each.
             prometheus: Whether to run Prometheus.
             scrape_interval_seconds: How often it scrapes every target.
@@ -120,7 +125,7 @@ class Cluster:
             ports = PortReservation()
             cleanup.callback(ports.release)
             directory = _new_directory(workdir, cleanup)
-            cluster = cls(components=components, directory=directory, ports=ports, audit=audit)
+            cluster = cls(components=components, directory=directory, ports=ports, host=host, audit=audit)
             cleanup.callback(cluster.processes.stop_all)
             if prometheus:
                 cluster._prometheus = Prometheus(
@@ -128,19 +133,21 @@ class Cluster:
                     processes=cluster.processes,
                     ports=ports,
                     directory=directory / "prometheus",
+                    host=host,
                     scrape_interval_seconds=scrape_interval_seconds,
                     http_discovery=http_discovery,
                 )
             cluster._bring_up(nodes=nodes, gpus_per_node=gpus_per_node, progress=progress)
             yield cluster
 
-    def _bring_up(self, *, nodes: int, gpus_per_node: int, progress: Progress) -> None:
+    def _bring_up(self, *, nodes: int | None, gpus_per_node: int, progress: Progress) -> None:
         step = "Starting the cluster"
         progress(step, "control plane")
         self.control_plane.start()
-        progress(step, "simulated nodes")
-        self.nodes.start()
-        self.nodes.add(count=nodes, gpus=gpus_per_node)
+        if nodes is not None:
+            progress(step, "simulated nodes")
+            self.nodes.start()
+            self.nodes.add(count=nodes, gpus=gpus_per_node)
         if self._prometheus is not None:
             progress(step, "Prometheus")
             self._prometheus.start()

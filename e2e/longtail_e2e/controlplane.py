@@ -1,4 +1,4 @@
-"""A real Kubernetes control plane on loopback: etcd, API server, controllers, scheduler; no root."""
+"""A real Kubernetes control plane: etcd, API server, controllers, scheduler; on loopback, without root."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCHEDULER: Final = "kube-scheduler"
 _STARTED: Final = (ETCD, API_SERVER, CONTROLLERS, SCHEDULER)
 
 # Everybody here may do everything; the names tell the writers apart in managedFields and in the audit log.
-_USERS: Final = ("admin", "controller-manager", "scheduler", "kwok")
+_USERS: Final = ("admin", "controller-manager", "scheduler", "kwok", "kubelet", "kube-proxy")
 _AUDIT_POLICY: Final = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -47,7 +47,10 @@ _AUDIT_POLICY: Final = {
 
 
 class ControlPlane:
-    """The four processes. All they listen on is loopback, all they write is inside `directory`."""
+    """The four processes. All they write is inside `directory`.
+
+    All they listen on is loopback, but for an API server that pods are to reach: that one listens on `host`.
+    """
 
     def __init__(
         self,
@@ -56,8 +59,10 @@ class ControlPlane:
         processes: ProcessGroup,
         ports: PortReservation,
         directory: Path,
+        host: str = LOOPBACK,
         audit: bool = False,
     ) -> None:
+        self._host = host
         self._components = components
         self._processes = processes
         self._port = {name: ports.take() for name in _STARTED}
@@ -71,7 +76,7 @@ class ControlPlane:
     @property
     def url(self) -> str:
         """The API server's address."""
-        return f"https://{LOOPBACK}:{self._port[API_SERVER]}"
+        return f"https://{self._host}:{self._port[API_SERVER]}"
 
     @property
     def certificate_authority(self) -> Path:
@@ -84,7 +89,7 @@ class ControlPlane:
         return self._directory / "audit.log"
 
     def kubeconfig(self, user: str = "admin") -> Path:
-        """Path of the kubeconfig of one of the built-in users: admin, controller-manager, scheduler, kwok."""
+        """Path of the kubeconfig of one of the built-in users, such as admin."""
         return self._directory / f"{user}.kubeconfig"
 
     def start(self) -> None:
@@ -182,11 +187,13 @@ class ControlPlane:
         arguments = [
             *self._components.command(API_SERVER),
             f"--etcd-servers=http://{LOOPBACK}:{self._port[ETCD]}",
-            f"--bind-address={LOOPBACK}",
-            f"--advertise-address={LOOPBACK}",
+            f"--bind-address={self._host}",
+            f"--advertise-address={self._host}",
             f"--secure-port={self._port[API_SERVER]}",
             # Else it insists on an address that pods could reach, which loopback is not.
-            "--endpoint-reconciler-type=none",
+            *(["--endpoint-reconciler-type=none"] if self._host == LOOPBACK else []),
+            # Of pods' logs: nobody resolves a node's name.
+            "--kubelet-preferred-address-types=InternalIP",
             f"--cert-dir={self._certificates}",
             f"--token-auth-file={self._directory / 'tokens.csv'}",
             "--authorization-mode=RBAC,Node",

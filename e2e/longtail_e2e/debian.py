@@ -20,13 +20,13 @@ Programs = Mapping[str, str]
 IMAGE_PROGRAMS: Final[Programs] = {"buildah": "buildah", "debootstrap": "debootstrap"}
 
 # Of Debian's own folders: a user's PATH, and that of a cron job, may lack those with sbin.
-_PATH: Final = ":".join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+PATH: Final = ":".join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
 _APT_SECONDS: Final = 600.0
 
 
 def program(name: str) -> str | None:
     """Return the path of a command; None where there is none."""
-    return shutil.which(name, path=_PATH)
+    return shutil.which(name, path=PATH)
 
 
 def unavailable(programs: Programs) -> str | None:
@@ -58,7 +58,7 @@ def ensure_programs(programs: Programs, *, progress: Progress = silent) -> None:
     for arguments in (("update", "--quiet"), ("install", *options, *packages)):
         run = subprocess.run(
             ["apt-get", *arguments],
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "PATH": _PATH},
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "PATH": PATH},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""A real Prometheus on loopback whose targets can change while it runs."""
+"""A real Prometheus, on loopback unless pods are to reach it, whose targets can change while it runs."""
 
 from __future__ import annotations
 
@@ -43,12 +43,14 @@ class Prometheus:
         processes: ProcessGroup,
         ports: PortReservation,
         directory: Path,
+        host: str = LOOPBACK,
         scrape_interval_seconds: float = 5.0,
         http_discovery: Sequence[str] = (),
         accepts_the_past: bool = False,
     ) -> None:
         self._components = components
         self._processes = processes
+        self._host = host
         self._port = ports.take()
         self._directory = directory
         self._scrape_interval_seconds = scrape_interval_seconds
@@ -63,7 +65,7 @@ class Prometheus:
     @property
     def url(self) -> str:
         """The address of its HTTP API."""
-        return f"http://{LOOPBACK}:{self._port}"
+        return f"http://{self._host}:{self._port}"
 
     def start(self) -> None:
         """Start with an empty database and return when it answers queries."""
@@ -78,7 +80,7 @@ class Prometheus:
                     *self._components.command(PROMETHEUS),
                     f"--config.file={self._configuration}",
                     f"--storage.tsdb.path={self._directory / 'data'}",
-                    f"--web.listen-address={LOOPBACK}:{self._port}",
+                    f"--web.listen-address={self._host}:{self._port}",
                     "--web.enable-lifecycle",
                     "--web.enable-admin-api",
                     # Scrape a new target a second after it was announced rather than five.

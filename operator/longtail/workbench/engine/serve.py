@@ -159,7 +159,7 @@ async def serve(definition: ServiceDefinition, *, host: str, port: int, speed: f
         loop.add_signal_handler(number, stop.set)
     server = Server(definition, speed=speed, clock=loop.time)
     # A client that hangs up has its handler cancelled, which gives the slot back.
-    runner = web.AppRunner(application(server), access_log=None, shutdown_timeout=0.0, handler_cancellation=True)
+    runner = web.AppRunner(application(server), access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, host, port).start()
     work = asyncio.create_task(server.work_forever())
