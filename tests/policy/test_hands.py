@@ -141,6 +141,26 @@ def test_what_is_there_at_first_sight_and_has_no_time_is_how_it_was_found() -> N
     assert undated(first=True, waits=15.0).desired == 1
 
 
+@pytest.mark.parametrize(
+    ("replicas", "named"),
+    [
+        pytest.param(1, "argocd-controller", id="a-number-below-the-minimum-that-we-corrected"),
+        pytest.param(8, "", id="a-number-that-stands-and-is-applied-with-other-things"),
+    ],
+)
+def test_who_puts_the_same_number_back_faster_than_we_look_is_named(replicas: int, named: str) -> None:
+    memory = replace(WATCHED, number_set=("longtail", 3))
+    for look in range(4):
+        now = NOW + TICK * look
+        of = set_by(ReplicasWriter(name="argocd-controller", at=now - 5), replicas=replicas)
+        of = replace(of, limits=replace(of.limits, min_replicas=3))
+        observation = seen(1, ready_pods=replicas, reporting_pods=replicas)
+        decision, memory = decide(
+            service=of, observation=observation, demand=plain(observation), memory=memory, now=now
+        )
+    assert decision.contested_by == named
+
+
 def test_a_correction_or_two_are_no_contest() -> None:
     assert contest("kubectl", every=180.0, writes=2).contested_by == ""
 

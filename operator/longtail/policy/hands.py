@@ -31,12 +31,25 @@ def look(memory: ServiceMemory, *, service: Service, now: float) -> ServiceMemor
     oldest = now - max(CONTEST_SECONDS, service.manual_grace_seconds)
     writes = tuple(write for write in memory.foreign_writes if write.at > oldest)
     seen, writer = (target.writer.name, target.replicas), target.writer
-    if _is_against_us(service) and seen != memory.number_set:
+    if _is_against_us(service) and (seen != memory.number_set or _is_set_anew(memory, service=service)):
         # At first sight only what has a time, and was not there before us, is known to be a change.
         at = writer.at if writer.at is not None else None if memory.number_set is None else now
         if at is not None and at > max(service.created_at, oldest):
             writes = (*writes, ForeignWrite(name=writer.name, replicas=target.replicas, at=at))
     return _noted(memory, writes, seen)
+
+
+def _is_set_anew(memory: ServiceMemory, *, service: Service) -> bool:
+    """Whether the number that we saw at the last look is there again, after one of ours that we never saw.
+
+    A controller that puts its number back within seconds (Argo CD heals after five) is faster than our looks. Its
+    entry in managedFields is younger then. It is also younger when it has applied anything else, so that alone proves
+    nothing: the last decision must have been for another number.
+    """
+    assert service.target is not None
+    assert service.target.writer is not None
+    at, last = service.target.writer.at, memory.foreign_writes[-1:]
+    return at is not None and bool(last) and at > last[0].at and memory.desired != service.target.replicas
 
 
 def _noted(memory: ServiceMemory, writes: tuple[ForeignWrite, ...], seen: tuple[str, int]) -> ServiceMemory:
