@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -211,7 +212,9 @@ def _run(*command: str, step: str, progress: Progress = silent) -> None:
                 with contextlib.suppress(IndexError):
                     progress(step, lines[-1][:100])
         except BaseException:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
+            # The kernel then ends all others of the process namespace; the last of them closes the pipe.
+            reader.join()
             raise
     if process.returncode != 0:
         said = "\n".join(lines)

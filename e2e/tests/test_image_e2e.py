@@ -5,6 +5,7 @@ It runs here without a container runtime: its files, mounted read-only, as the u
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -22,7 +23,8 @@ from packaging.markers import Marker
 from packaging.utils import canonicalize_name
 
 from longtail_e2e import Cluster
-from longtail_e2e.image import Image
+from longtail_e2e.image import Image, ensure_image
+from longtail_e2e.image import unavailable as image_unavailable
 from longtail_e2e.operator import OPERATOR, Engines, Operator, apply_definition
 from longtail_e2e.package_index import NOTICE
 from longtail_e2e.world import World
@@ -271,6 +273,29 @@ def test_the_operator_in_it_scales_a_real_target(
         world.wait_for_replicas(lambda replicas: replicas >= 3)
     finally:
         cluster.processes.stop(OPERATOR)
+
+
+def test_an_interrupted_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = image_unavailable()
+    if reason is not None:
+        pytest.skip(reason)
+    monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path))
+
+    def interrupt(step: str, detail: str = "", *, done: bool = False) -> None:
+        if detail.startswith("I: Resolving"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ensure_image(progress=interrupt)
+    assert {path.name for path in (tmp_path / "image").iterdir()} <= {"lock", "partial-layers"}
+    assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
+    assert [command for command in running_commands() if str(tmp_path) in command] == []
+
+
+def running_commands() -> Iterator[str]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            yield path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 def test_the_image_is_built_with_the_uv_of_the_checkout() -> None:
