@@ -7,20 +7,36 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final, Self
 
-from longtail_e2e.errors import CommandError
-from longtail_e2e.kubectl import Kubectl
+import requests
+import yaml
+
 from longtail_e2e.prometheus import Prometheus, Target
 
 _LOOK_SECONDS: Final = 1.0
+_GROUPS: Final = {
+    "podmonitors": "apis/monitoring.coreos.com/v1",
+    "servicemonitors": "apis/monitoring.coreos.com/v1",
+    "endpointslices": "apis/discovery.k8s.io/v1",
+    "pods": "api/v1",
+    "services": "api/v1",
+}
 
 
 class Monitored:
     """Keeps the targets of a Prometheus those of all monitors, in a thread, while the block lasts."""
 
-    def __init__(self, *, kubectl: Kubectl, prometheus: Prometheus) -> None:
-        self._kubectl = kubectl
+    def __init__(self, *, kubeconfig: Path, prometheus: Prometheus) -> None:
+        """Read the API server as this kubeconfig says, which has a token: a kubectl a second would need half a core."""
+        content = yaml.safe_load(kubeconfig.read_text())
+        cluster = content["clusters"][0]["cluster"]
+        self._server = cluster["server"]
+        self._http = requests.Session()
+        self._http.trust_env = False
+        self._http.verify = cluster["certificate-authority"]
+        self._http.headers["Authorization"] = f"Bearer {content['users'][0]['user']['token']}"
         self._prometheus = prometheus
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -32,13 +48,14 @@ class Monitored:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        self._http.close()
 
     def _follow(self) -> None:
         known: list[Target] | None = None
         while not self._stop.wait(_LOOK_SECONDS):
             try:
                 targets = sorted(self._targets(), key=repr)
-            except CommandError:
+            except requests.RequestException:
                 continue  # the API server is busy, or a definition has just gone: the targets stay as they are
             if targets != known:
                 self._prometheus.set_targets(targets)
@@ -54,20 +71,22 @@ class Monitored:
             for service in self._selected("services", monitor):
                 name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
                 label = f"kubernetes.io/service-name={name}"
-                for piece in self._list("endpointslices", "-n", namespace, "-l", label):
+                for piece in self._list("endpointslices", namespace=namespace, selector=label):
                     for endpoint in monitor["spec"]["endpoints"]:
                         yield from _of_slice(piece, endpoint, job=name)
 
     def _selected(self, kind: str, monitor: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         chosen = monitor["spec"]["namespaceSelector"]
         selector = label_selector(monitor["spec"]["selector"])
-        namespaces = [["-A"]] if chosen.get("any") else [["-n", name] for name in chosen["matchNames"]]
-        for namespace in namespaces:
-            yield from self._list(kind, *namespace, "-l", selector)
+        for namespace in [None] if chosen.get("any") else chosen["matchNames"]:
+            yield from self._list(kind, namespace=namespace, selector=selector)
 
-    def _list(self, kind: str, *arguments: str) -> list[dict[str, Any]]:
-        where = arguments or ("-A",)
-        found: list[dict[str, Any]] = self._kubectl.get(kind, *where)["items"]
+    def _list(self, kind: str, *, namespace: str | None = None, selector: str = "") -> list[dict[str, Any]]:
+        where = f"/namespaces/{namespace}" if namespace else ""
+        url = f"{self._server}/{_GROUPS[kind]}{where}/{kind}"
+        answer = self._http.get(url, params={"labelSelector": selector}, timeout=10.0)
+        answer.raise_for_status()
+        found: list[dict[str, Any]] = answer.json()["items"]
         return found
 
 

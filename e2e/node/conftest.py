@@ -56,5 +56,5 @@ def helm(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Helm:
 @pytest.fixture(scope="session")
 def monitored(cluster: Cluster) -> Iterator[Monitored]:
     """Prometheus scrapes what the monitors of the cluster select."""
-    with Monitored(kubectl=cluster.kubectl, prometheus=cluster.prometheus) as running:
+    with Monitored(kubeconfig=cluster.kubeconfig, prometheus=cluster.prometheus) as running:
         yield running
