@@ -7,6 +7,7 @@ with it. There are no images but those that are imported, and no way out to the 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +22,10 @@ from longtail_e2e.processes import Command
 
 ADDRESS: Final = "10.198.0.1"
 """Of the node: the API server, Prometheus and the name server listen there."""
-CGROUP: Final = "longtail-e2e"
-"""Folder of all pods in each hierarchy of cgroups."""
+CGROUP: Final = "longtail-e2e-"
+"""Folders of pods in each hierarchy of cgroups, which are the machine's: the sandbox's process id follows."""
+CGROUP_VARIABLE: Final = "LONGTAIL_E2E_CGROUP"
+"""Where the sandbox says the name of its own."""
 PAUSE_IMAGE: Final = "localhost/pause:e2e"
 NAME: Final = "node-1"
 _POD_RANGE: Final = "10.199.0.0/24"
@@ -154,17 +157,18 @@ conf_dir = "{self._directory / "cni"}"
         )
 
     def _start_kubelet(self) -> None:
+        group = os.environ[CGROUP_VARIABLE]
         resolve = self._directory / "resolv.conf"
         resolve.write_text(f"nameserver {ADDRESS}\n")
         for hierarchy in Path("/sys/fs/cgroup").iterdir():
             if (hierarchy / "cgroup.procs").exists():
-                (hierarchy / CGROUP).mkdir(exist_ok=True)
+                (hierarchy / group).mkdir(exist_ok=True)
         settings = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
             "containerRuntimeEndpoint": f"unix://{_SOCKET}",
             "cgroupDriver": "cgroupfs",
-            "cgroupRoot": f"/{CGROUP}",
+            "cgroupRoot": f"/{group}",
             "failCgroupV1": False,
             "failSwapOn": False,
             "enforceNodeAllocatable": [],

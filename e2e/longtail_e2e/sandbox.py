@@ -10,13 +10,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from longtail_e2e import debian, image
 from longtail_e2e.build import ensure_chart_tools, ensure_components, ensure_node_components, unavailable
 from longtail_e2e.errors import BuildError
-from longtail_e2e.node import CGROUP
+from longtail_e2e.node import CGROUP, CGROUP_VARIABLE
+from longtail_e2e.processes import wait_until
 from longtail_e2e.progress import PrintedProgress, Progress
 
 VARIABLE: Final = "LONGTAIL_E2E_SANDBOX"
@@ -60,12 +62,13 @@ def build(*, progress: Progress) -> None:
 
 def run(command: Sequence[str], *, reason: str | None) -> int:
     """Run a command in a sandbox, or, with a ``reason`` not to, as it is; return its exit code."""
-    environment = os.environ | {VARIABLE: reason or "", "PATH": debian.PATH}
+    group = f"{CGROUP}{os.getpid()}"
+    environment = os.environ | {VARIABLE: reason or "", CGROUP_VARIABLE: group, "PATH": debian.PATH}
     arguments = list(command) if reason else _namespaces(*command)
     try:
         return subprocess.run(arguments, env=environment, check=False).returncode
     finally:
-        _remove_cgroups()
+        _remove_cgroups(group)
 
 
 def _namespaces(*command: str) -> list[str]:
@@ -77,11 +80,18 @@ def _namespaces(*command: str) -> list[str]:
     ]
 
 
-def _remove_cgroups() -> None:
-    """Folders of cgroups outlive their processes; they are removed from the innermost out."""
-    for root in Path("/sys/fs/cgroup").glob(f"*/{CGROUP}"):
+def _remove_cgroups(group: str) -> None:
+    """Remove the folders of cgroups, which outlive their processes, from the innermost out."""
+    for root in Path("/sys/fs/cgroup").glob(f"*/{group}"):
         for folder, _, _ in os.walk(root, topdown=False):
-            Path(folder).rmdir()
+            wait_until(partial(_removed, Path(folder)), timeout_seconds=10.0, what=f"the end of all in {folder}")
+
+
+def _removed(folder: Path) -> bool:
+    # Some hierarchies have two names.
+    if folder.exists():
+        folder.rmdir()
+    return True
 
 
 def main(command: Sequence[str]) -> int:
