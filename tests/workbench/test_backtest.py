@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from longtail.demand.observation import MISSING, Observation, Quality, Signal
 from longtail.demand.parameters import Objective, ServiceParameters
 from longtail.policy.fleet import Limits, Mode, Pod, Service, ServiceKey
-from longtail.workbench.backtest import Candidate, Learned, Look, Row, backtest, better, learn
+from longtail.workbench.backtest import Candidate, Learned, Look, backtest, better, learn
+from longtail.workbench.backtest_scores import Row
 from longtail.workbench.fluid import Interval, Pool, intervals
 from longtail.workbench.peers.hpa import External, Hpa, HpaSpec
 from longtail.workbench.peers.queries import running_requests

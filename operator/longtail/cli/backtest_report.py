@@ -6,7 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from longtail.workbench.backtest import Backtest, Row
+from longtail.workbench.backtest import Backtest
+from longtail.workbench.backtest_scores import Row
 
 _MOST_BETTER = 5
 

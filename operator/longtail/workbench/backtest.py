@@ -22,14 +22,11 @@ from longtail.policy.decision import Decision
 from longtail.policy.fleet import DrainPolicy, DrainRules, Fleet, Mode, Pod, Service, ServiceKey, Target
 from longtail.policy.memory import Memory
 from longtail.policy.step import step
+from longtail.workbench.backtest_scores import Row, Scores
 from longtail.workbench.fluid import Interval, Pool, intervals
 from longtail.workbench.peers.view import PeerView, PodView, Policy
 from longtail.workbench.replay import FIRST_TOKEN_BOUNDS, WAIT_BOUNDS
-from longtail.workbench.traces.trace import Floats
 
-WARM_UP_SHARE = 0.1
-WARM_UP_SECONDS = 6 * 3600.0
-"""What is replayed and not scored at the start: the smaller of the two."""
 _WORTH_IT = 0.01
 """A candidate that saves less than this share of the GPU-hours is not worth a change."""
 
@@ -56,26 +53,6 @@ class Learned:
     cold_start_seconds: float
     cold_start_p90_seconds: float
     mean_tokens: float
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One candidate over the scored part of the recording."""
-
-    name: str
-    gpu_hours: float
-    under_capacity_percent: float
-    """Share of the time in which more requests were there than slots."""
-    attainment_percent: float
-    """Share of the requests that could expect to wait no longer than the objective."""
-    mean_wait_seconds: float
-    p99_wait_seconds: float
-    direction_changes: int
-    scaling_actions: int
-    cut_requests: float
-    """Requests whose replica was removed under them."""
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the resource that differ from the base, by path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +131,11 @@ def backtest(
     first = next((number for number, one in enumerate(load) if one.requests or one.known), None)
     if first is None:
         raise ValueError("the load is not known at any time of the recording")
-    scores = _Scores(load, looks, objective_seconds=candidates[0].service.parameters.objective.queue_wait_seconds)
+    scores = Scores(
+        load,
+        partial=[look.partial for look in looks],
+        objective_seconds=candidates[0].service.parameters.objective.queue_wait_seconds,
+    )
     runs: list[_Run] = [_Recorded(), _Longtail(candidates, learned), *(_Peer(policy) for policy in peers)]
     for run in runs:
         run.begin(load[first], looks[first], learned)
@@ -408,81 +389,3 @@ def _waits(recorded: Buckets | None, bounds: tuple[float, ...], pool: Pool) -> B
         return None
     place = int(np.searchsorted(bounds, pool.wait_seconds, side="left"))
     return Buckets(bounds, tuple(pool.started if number == place else 0.0 for number in range(len(bounds))))
-
-
-# --------------------------------------------------------------------- what it comes to
-
-
-class _Scores:
-    def __init__(self, load: Sequence[Interval], looks: Sequence[Look], *, objective_seconds: float) -> None:
-        self.objective_seconds = objective_seconds
-        span = load[-1].at_seconds - load[0].at_seconds
-        scored_from = load[0].at_seconds + min(WARM_UP_SHARE * span, WARM_UP_SECONDS)
-        self._after = np.array([one.at_seconds > scored_from for one in load])
-        self._scored = self._after & np.array([one.known for one in load])
-        self._scored &= ~np.array([look.partial for look in looks])
-        self._seconds = np.array([one.seconds for one in load])
-        self._columns: dict[str, Floats] = {}
-        self._cut: dict[str, tuple[float, float]] = {}
-        self._length = len(load)
-
-    @property
-    def names(self) -> list[str]:
-        return list(self._columns)
-
-    @property
-    def hours(self) -> float:
-        return float(self._seconds[self._scored].sum() / 3600)
-
-    @property
-    def unknown_percent(self) -> float:
-        after = float(self._seconds[self._after].sum())
-        return 100.0 * (1 - 3600 * self.hours / after) if after else 100.0
-
-    def add(self, name: str, number: int, pool: Pool) -> None:
-        """Columns: replicas paid, replicas serving, short of slots, arrivals, wait."""
-        if name not in self._columns:
-            self._columns[name] = np.zeros((self._length, 5))
-            self._cut[name] = (pool.cut_requests, pool.cut_requests)
-        short = float(pool.requests > pool.capacity * (1 + 1e-9))
-        self._columns[name][number] = (pool.paid, pool.serving, short, pool.arrived, pool.wait_seconds)
-        begin, _ = self._cut[name]
-        self._cut[name] = (begin if self._after[number] else pool.cut_requests, pool.cut_requests)
-
-    def row(self, name: str, gpus_per_replica: float, changes: Mapping[str, Any]) -> Row:
-        paid, serving, short, arrived, wait = self._columns[name].T
-        seconds = np.where(self._scored, self._seconds, 0.0)
-        arrivals = np.where(self._scored, arrived, 0.0)
-        moves = np.diff(serving[self._after])
-        moves = np.sign(moves[moves != 0])
-        begin, end = self._cut[name]
-        return Row(
-            name=name,
-            gpu_hours=float((paid * seconds).sum() / 3600 * gpus_per_replica),
-            under_capacity_percent=100 * _mean(short, seconds),
-            attainment_percent=100 * _mean((wait <= self.objective_seconds).astype(float), arrivals, empty=1.0),
-            mean_wait_seconds=_mean(wait, arrivals),
-            p99_wait_seconds=_quantile(wait, arrivals, 0.99),
-            direction_changes=int((moves[1:] != moves[:-1]).sum()),
-            scaling_actions=len(moves),
-            cut_requests=end - begin,
-            changes=changes,
-        )
-
-
-def _mean(values: Floats, weights: Floats, *, empty: float = 0.0) -> float:
-    total = float(weights.sum())
-    return float((values * weights).sum() / total) if total else empty
-
-
-def _quantile(values: Floats, weights: Floats, q: float) -> float:
-    """The value that a share ``q`` of the weight does not exceed.
-
-    >>> _quantile(np.array([0.0, 5.0, 50.0]), np.array([90.0, 9.0, 1.0]), 0.99)
-    5.0
-    """
-    if not weights.sum():
-        return 0.0
-    order = np.argsort(values, kind="stable")
-    below = np.cumsum(weights[order])
-    return float(values[order][min(int(np.searchsorted(below, q * below[-1] - 1e-9)), len(values) - 1)])
