@@ -57,7 +57,7 @@ def ensure_programs(programs: Programs, *, progress: Progress = silent) -> None:
     options = ("--quiet", "--yes", "--no-install-recommends", f"--option=DPkg::Lock::Timeout={_APT_SECONDS:.0f}")
     for arguments in (("update", "--quiet"), ("install", *options, *packages)):
         run = subprocess.run(
-            ["apt-get", *arguments],
+            ["apt-get", "--option=Acquire::Retries=3", *arguments],
             env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "PATH": PATH},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
