@@ -59,6 +59,9 @@ class World:
 
     async def place(self, **placements: Placement | None) -> dict[ServiceKey, Outcome]:
         """One tick's writes: a placement by service name; None is a service about which nothing was decided."""
+        return await self.placer.place(self.decided(**placements))
+
+    def decided(self, **placements: Placement | None) -> dict[ServiceKey, Outcome]:
         outcomes = {}
         for key, view in freeze(self.store, self.targets).items():
             placement = placements.get(key.name)
@@ -66,7 +69,7 @@ class World:
                 current=4, desired=4, hold=False, reason=Reason.SCALE_DOWN, message="", placement=placement
             )
             outcomes[key] = Outcome(view=view, decision=decision)
-        return await self.placer.place(outcomes)
+        return outcomes
 
     def pod(self, name: str) -> dict:
         return self.server.objects[f"/api/v1/namespaces/inference/pods/{name}"]["metadata"]
@@ -166,6 +169,18 @@ async def test_replicas_without_a_pod_are_taken_back_at_once(world: World) -> No
     world.see(DEPLOYMENTS, deployment(replicas=5))
     await world.place(r1=Placement(asked=5, replicas=2))
     assert world.written() == ["r1=2"]
+
+
+async def test_a_start_that_was_given_up_and_has_come_up_by_now_is_left_for_the_next_plan(world: World) -> None:
+    world.pool()
+    world.see(PODS, pod("r1-3", labels=IN, annotations=COST, ready=False))
+    decided = world.decided(r1=Placement(asked=4, replicas=3, commit=("r1-3",)))
+    world.see(PODS, pod("r1-3", labels=IN, annotations=COST))
+    await world.placer.place(decided)
+    assert world.written() == []
+    world.see(PODS, pod("r1-3", labels=IN, annotations=COST, ready=False))
+    await world.place(r1=Placement(asked=4, replicas=3, commit=("r1-3",)))
+    assert world.written() == ["r1=3"]
 
 
 async def test_a_stateful_set_is_lowered_without_marks(world: World) -> None:

@@ -160,6 +160,10 @@ class Placer:
     async def _lower(self, task: _Task) -> None:
         """Mark the pods that may be deleted, and ask for as many replicas less as were marked before this tick."""
         commit = task.placement.commit
+        if risen := [name for name in commit if self._has_come_up(task.pods[name])]:
+            # A start that was given up, and is in routing by now: whether it may go is the next plan's to say.
+            logger.info("not lowered: ready meanwhile", extra={"service": str(task.key), "pods": risen})
+            return
         ready: Sequence[str] = commit
         if victim_order(task.outcome.view) is VictimOrder.CHOSEN:
             owners = cost_owners(task.pods.values(), commit=commit)
@@ -185,6 +189,10 @@ class Placer:
     def _is_condemned(self, record: PodRecord) -> bool:
         known = self._store.pod(namespace=record.namespace, name=record.pod.name)
         return known is not None and known.uid == record.uid and known.pod.condemned
+
+    def _has_come_up(self, record: PodRecord) -> bool:
+        known = self._store.pod(namespace=record.namespace, name=record.pod.name)
+        return known is not None and known.pod.ready and not record.pod.ready
 
     async def _attempt(self, write: Callable[[], Awaitable[None]], task: _Task, otherwise: str) -> None:
         """Write, if the resource is still the one that was decided on and we may; a failure is the service's own."""
