@@ -26,10 +26,10 @@ import asyncio
 import json
 import logging
 import math
-import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from aiohttp import ClientError, web
@@ -39,6 +39,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from longtail.workbench.engine.arguments import arguments
 from longtail.workbench.engine.exposition_witness import gateway_page, gpu_page
+from longtail.workbench.engine.hosting import host, metrics_page
 from longtail.workbench.engine.service import (
     Fault,
     Name,
@@ -53,7 +54,6 @@ from longtail.workbench.engine.service import (
 log = logging.getLogger("longtail.engine.live")
 
 TICK_SECONDS = 1.0
-_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _LIST_TIMEOUT_SECONDS = 10.0
 _LOGIN_PAGE = "<!doctype html><html><body>Please log in</body></html>"
 
@@ -235,14 +235,14 @@ class _Handlers:
         if kind == "html":
             return web.Response(text=_LOGIN_PAGE, content_type="text/html")
         if kind == "empty":
-            return _text("")
+            return metrics_page("")
         service.pool.advance(self._fleet.now_seconds)
-        return _text(service.page(pod))
+        return metrics_page(service.page(pod))
 
     async def gpu_metrics(self, _: web.Request) -> web.Response:
         self._fleet.advance()
         services = self._fleet.services.values()
-        return _text(gpu_page((s.definition.namespace, s.pool.pods.values()) for s in services))
+        return metrics_page(gpu_page((s.definition.namespace, s.pool.pods.values()) for s in services))
 
     async def gateway_metrics(self, request: web.Request) -> web.Response:
         service = self._service(request)
@@ -252,7 +252,7 @@ class _Handlers:
             model_name=service.pool.profile.model,
             queued_requests=len(service.pool.door),
         )
-        return _text(page)
+        return metrics_page(page)
 
     async def discovery(self, request: web.Request) -> web.Response:
         wanted = request.query.get("service")
@@ -330,10 +330,6 @@ class _Handlers:
         return web.json_response({"lost": lost})
 
 
-def _text(page: str) -> web.Response:
-    return web.Response(body=page.encode(), headers={"Content-Type": _TEXT})
-
-
 async def _json(request: web.Request) -> Any:
     return json.loads(await request.read())
 
@@ -354,31 +350,13 @@ async def serve(
     max_seconds: float,
 ) -> None:
     """Serve until SIGTERM, SIGINT or ``max_seconds``."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    fleet = Fleet(speed=speed, clock=loop.time)
+    fleet = Fleet(speed=speed, clock=asyncio.get_running_loop().time)
     for definition in definitions:
         fleet.put(definition)
-    runner = web.AppRunner(application(fleet), access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    jobs = [asyncio.create_task(fleet.tick_forever())]
+    jobs: list[Callable[[], Coroutine[Any, Any, None]]] = [fleet.tick_forever]
     if kubeconfig:
-        jobs.append(asyncio.create_task(follow_forever(fleet, kubeconfig=kubeconfig)))
-    ended = asyncio.create_task(stop.wait())
-    print(json.dumps({"port": runner.addresses[0][1]}), flush=True)  # noqa: T201 - the starter reads this line
-    try:
-        await asyncio.wait([*jobs, ended], timeout=max_seconds, return_when=asyncio.FIRST_COMPLETED)
-        # A job that has ended has failed: the process ends too, rather than serve a world that stands still.
-        for job in jobs:
-            if job.done():
-                job.result()
-    finally:
-        for task in (*jobs, ended):
-            task.cancel()
-        await asyncio.gather(*jobs, ended, return_exceptions=True)
-        await runner.cleanup()
+        jobs.append(partial(follow_forever, fleet, kubeconfig=kubeconfig))
+    await host(application(fleet), address="127.0.0.1", port=port, jobs=jobs, max_seconds=max_seconds)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

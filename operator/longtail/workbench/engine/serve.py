@@ -13,13 +13,13 @@ A client that hangs up frees its slot. On SIGTERM everything is cut at once, whi
 import argparse
 import asyncio
 import json
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from longtail.workbench.engine.hosting import host, metrics_page
 from longtail.workbench.engine.pool import Pool
 from longtail.workbench.engine.request import Outcome, Recorder, Request
 from longtail.workbench.engine.service import ServiceDefinition
@@ -115,8 +115,7 @@ def application(server: Server) -> web.Application:
             server.leave(number)
 
     async def metrics(_: web.Request) -> web.Response:
-        headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-        return web.Response(body=server.page().encode(), headers=headers)
+        return metrics_page(server.page())
 
     async def health(_: web.Request) -> web.Response:
         return web.Response()
@@ -152,28 +151,11 @@ def _event(data: str) -> bytes:
     return f"data: {data}\n\n".encode()
 
 
-async def serve(definition: ServiceDefinition, *, host: str, port: int, speed: float) -> None:
+async def serve(definition: ServiceDefinition, *, address: str, port: int, speed: float) -> None:
     """Serve until SIGTERM or SIGINT."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    server = Server(definition, speed=speed, clock=loop.time)
+    server = Server(definition, speed=speed, clock=asyncio.get_running_loop().time)
     # A client that hangs up has its handler cancelled, which gives the slot back.
-    runner = web.AppRunner(application(server), access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
-    await runner.setup()
-    await web.TCPSite(runner, host, port).start()
-    work = asyncio.create_task(server.work_forever())
-    ended = asyncio.create_task(stop.wait())
-    print(json.dumps({"port": runner.addresses[0][1]}), flush=True)  # noqa: T201 - the starter reads this line
-    try:
-        await asyncio.wait([work, ended], return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            work.result()
-    finally:
-        for task in (work, ended):
-            task.cancel()
-        await asyncio.gather(work, ended, return_exceptions=True)
-        await runner.cleanup()
+    await host(application(server), address=address, port=port, jobs=[server.work_forever], handler_cancellation=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -193,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         definition = ServiceDefinition.model_validate(given)
     except ValidationError as error:
         parser.error(str(error))
-    asyncio.run(serve(definition, host=parsed.host, port=parsed.port, speed=parsed.speed))
+    asyncio.run(serve(definition, address=parsed.host, port=parsed.port, speed=parsed.speed))
 
 
 if __name__ == "__main__":
