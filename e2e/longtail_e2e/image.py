@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from longtail_e2e.build import cache_directory, locked
+from longtail_e2e.contained import contained
 from longtail_e2e.debian import IMAGE_PROGRAMS, ensure_programs, program
 from longtail_e2e.debian import unavailable as programs_unavailable
 from longtail_e2e.errors import BuildError
@@ -42,9 +43,8 @@ _LITTER: Final = ("var/cache/apt", "var/lib/apt/lists", "var/log", "usr/share/do
 _IMAGES_KEPT: Final = 2
 # Of buildah's layers, among them those of builds that nobody will ask for again.
 _STORAGE_BYTES: Final = 4 * 2**30
-_CONTAINED: Final = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 # buildah remembers where it saw which layer in this folder, and has no option for it.
-_FORGETFUL: Final = ("sh", "-ec", 'mkdir -p "$0"; mount -t tmpfs none "$0"; exec "$@"', "/var/lib/containers")
+_OWN_FOLDERS: Final = ("/var/lib/containers",)
 
 
 def unavailable() -> str | None:
@@ -194,7 +194,7 @@ def _run(*command: str, step: str, progress: Progress = silent) -> None:
     temporary.mkdir(exist_ok=True)
     lines: deque[str] = deque(maxlen=30)
     with subprocess.Popen(
-        [*_CONTAINED, *_FORGETFUL, found, *command[1:]],
+        contained(found, *command[1:], own_folders=_OWN_FOLDERS),
         env={**os.environ, "TMPDIR": str(temporary)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

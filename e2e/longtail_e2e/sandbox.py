@@ -16,6 +16,7 @@ from typing import Final
 
 from longtail_e2e import debian, image
 from longtail_e2e.build import ensure_chart_tools, ensure_components, ensure_node_components, unavailable
+from longtail_e2e.contained import contained
 from longtail_e2e.errors import BuildError
 from longtail_e2e.node import CGROUP, CGROUP_VARIABLE
 from longtail_e2e.processes import wait_until
@@ -43,7 +44,7 @@ def unfit() -> str | None:
         return reason
     if not any((Path("/sys/fs/cgroup") / name).exists() for name in ("memory", "cgroup.controllers")):
         return "a node needs cgroups, and /sys/fs/cgroup has none"
-    tried = subprocess.run(_namespaces("true"), capture_output=True, text=True, check=False)
+    tried = subprocess.run(_inside("true"), capture_output=True, text=True, check=False)
     return None if tried.returncode == 0 else f"namespaces are not to be had: {tried.stderr.strip()}"
 
 
@@ -64,20 +65,15 @@ def run(command: Sequence[str], *, reason: str | None) -> int:
     """Run a command in a sandbox, or, with a ``reason`` not to, as it is; return its exit code."""
     group = f"{CGROUP}{os.getpid()}"
     environment = os.environ | {VARIABLE: reason or "", CGROUP_VARIABLE: group, "PATH": debian.PATH}
-    arguments = list(command) if reason else _namespaces(*command)
+    arguments = list(command) if reason else _inside(*command)
     try:
         return subprocess.run(arguments, env=environment, check=False).returncode
     finally:
         _remove_cgroups(group)
 
 
-def _namespaces(*command: str) -> list[str]:
-    mounts = " && ".join(f"mkdir -p {folder} && mount -t tmpfs tmpfs {folder}" for folder in _OWN_FOLDERS)
-    return [
-        *("unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"),
-        *("sh", "-c", f'{mounts} && exec "$@"', "sh"),
-        *command,
-    ]
+def _inside(*command: str) -> list[str]:
+    return contained(*command, own_folders=_OWN_FOLDERS, own_network=True)
 
 
 def _remove_cgroups(group: str) -> None:

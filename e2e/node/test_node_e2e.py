@@ -16,7 +16,7 @@ import pytest
 
 from longtail_e2e import Cluster, wait_until
 from longtail_e2e.clients import Answers, Clients, ask
-from longtail_e2e.foreign import monitoring_definitions
+from longtail_e2e.foreign import established, monitoring_definitions
 from longtail_e2e.helm import CHARTS, Helm
 from longtail_e2e.image import ensure_image
 from longtail_e2e.node import Node
@@ -47,11 +47,9 @@ def home(cluster: Cluster) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def monitoring(cluster: Cluster) -> None:
-    definitions = monitoring_definitions()
-    cluster.kubectl.apply(*definitions)
-    names = [f"crd/{definition['metadata']['name']}" for definition in definitions]
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+def monitoring(cluster: Cluster) -> Iterator[None]:
+    with established(cluster.kubectl, monitoring_definitions()):
+        yield
 
 
 @pytest.mark.usefixtures("monitored")
