@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,10 @@ from longtail_e2e import ChartTools, Cluster, PrintedProgress, ensure_chart_tool
 from longtail_e2e.helm import Helm
 from longtail_e2e.image import Image, ensure_image
 from longtail_e2e.image import unavailable as image_unavailable
-from longtail_e2e.operator import ENGINES, Engines
+from longtail_e2e.operator import ENGINES, OPERATOR, Engines, Operator, apply_definition
+from longtail_e2e.world import World
+
+ROOT = Path(__file__).parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -65,14 +69,37 @@ def helm(chart_tools: ChartTools, tmp_path_factory: pytest.TempPathFactory) -> H
 
 
 @pytest.fixture(scope="module")
-def engines(cluster: Cluster) -> Iterator[Engines]:
-    """Simulated inference servers, 50 times as fast as real ones, that Prometheus scrapes with their GPUs."""
-    running = Engines(cluster, speed=50.0)
+def engine_speed() -> float:
+    """How much faster than real ones the engines are; a module of tests may say otherwise."""
+    return 50.0
+
+
+@pytest.fixture(scope="module")
+def engines(cluster: Cluster, engine_speed: float) -> Iterator[Engines]:
+    """Simulated inference servers that Prometheus scrapes with their GPUs."""
+    running = Engines(cluster, speed=engine_speed)
     running.start()
     cluster.prometheus.set_http_discovery(f"{running.url}/sd", f"{running.url}/sd/witnesses")
     yield running
     cluster.prometheus.set_http_discovery()
     cluster.processes.stop(ENGINES)
+
+
+@pytest.fixture(scope="module")
+def operator(cluster: Cluster) -> Iterator[Operator]:
+    """The operator with its own small role, looking once a second; a module of tests may have another."""
+    apply_definition(cluster, crds=ROOT / "crds")
+    running = Operator(cluster)
+    source = {"url": cluster.prometheus_url, "scrapeIntervalSeconds": 1.0}
+    running.start(kubeconfig=running.install(), sources={"default": source})
+    yield running
+    cluster.processes.stop(OPERATOR)
+
+
+@pytest.fixture
+def world(cluster: Cluster, engines: Engines, operator: Operator, namespace: str) -> World:
+    """Shorthand for a namespace with pools and resources of its own."""
+    return World(cluster=cluster, operator=operator, engines=engines, namespace=namespace)
 
 
 @pytest.fixture

@@ -251,11 +251,6 @@ def operator(cluster: Cluster, engines: Engines, helm: Helm) -> Iterator[Operato
         stop(cluster)
 
 
-@pytest.fixture
-def world(cluster: Cluster, operator: Operator, engines: Engines, namespace: str) -> World:
-    return World(cluster=cluster, operator=operator, engines=engines, namespace=namespace)
-
-
 class TestRights:
     """The operator as the service account of the chart, in the whole cluster."""
 

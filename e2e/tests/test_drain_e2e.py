@@ -67,11 +67,6 @@ def operator(cluster: Cluster, engines: Engines) -> Iterator[Operator]:
 
 
 @pytest.fixture
-def world(cluster: Cluster, operator: Operator, engines: Engines, namespace: str) -> World:
-    return World(cluster=cluster, operator=operator, engines=engines, namespace=namespace)
-
-
-@pytest.fixture
 def pools(world: World) -> Pools:
     """Pools at work."""
     return at_work(world, POOLS)

@@ -7,46 +7,21 @@ requests wait for twice their stay rightly waits for its queue.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 
-from longtail_e2e import Cluster
-from longtail_e2e.operator import ENGINES, OPERATOR, Engines, Operator, apply_definition
 from longtail_e2e.world import World
 
 pytestmark = pytest.mark.e2e
 
-ROOT = Path(__file__).parents[2]
 CALM, BUSY = 1.2, 9.0
 """Requests a second: about 3 and 25 at a time, where a replica has 8 slots."""
 
 
 @pytest.fixture(scope="module")
-def engines(cluster: Cluster) -> Iterator[Engines]:
-    running = Engines(cluster, speed=10.0)
-    running.start()
-    cluster.prometheus.set_http_discovery(f"{running.url}/sd", f"{running.url}/sd/witnesses")
-    yield running
-    cluster.prometheus.set_http_discovery()
-    cluster.processes.stop(ENGINES)
-
-
-@pytest.fixture(scope="module")
-def operator(cluster: Cluster, engines: Engines) -> Iterator[Operator]:
-    apply_definition(cluster, crds=ROOT / "crds")
-    running = Operator(cluster, interval_seconds=1.0)
-    source = {"url": cluster.prometheus_url, "scrapeIntervalSeconds": 1.0}
-    running.start(kubeconfig=running.install(), sources={"default": source})
-    yield running
-    cluster.processes.stop(OPERATOR)
-
-
-@pytest.fixture
-def world(cluster: Cluster, operator: Operator, engines: Engines, namespace: str) -> World:
-    return World(cluster=cluster, operator=operator, engines=engines, namespace=namespace)
+def engine_speed() -> float:
+    return 10.0
 
 
 def test_a_pool_follows_its_load_one_cold_start_ahead_and_says_why(world: World) -> None:

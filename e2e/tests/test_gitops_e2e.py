@@ -7,7 +7,7 @@ because of minReplicas, which is also why a number below it does not stay.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,11 @@ import yaml
 
 from longtail_e2e import ChartTools, Cluster, wait_until
 from longtail_e2e.helm import Helm
-from longtail_e2e.operator import OPERATOR, Engines, Operator, apply_definition
+from longtail_e2e.operator import Engines, Operator
 from longtail_e2e.world import World
 
 pytestmark = pytest.mark.e2e
 
-ROOT = Path(__file__).parents[2]
 ASKED = 3
 """What longtail asks for; the manifests say 1 or nothing."""
 
@@ -34,16 +33,6 @@ HOW: Mapping[str, tuple[str, ...]] = {
     FLUX: ("--server-side", "--force-conflicts", "--field-manager=kustomize-controller"),
 }
 MANAGER = {CLIENT: "kubectl-client-side-apply", ARGO_CD: "argocd-controller", FLUX: "kustomize-controller"}
-
-
-@pytest.fixture(scope="module")
-def operator(cluster: Cluster) -> Iterator[Operator]:
-    apply_definition(cluster, crds=ROOT / "crds")
-    running = Operator(cluster)
-    source = {"url": cluster.prometheus_url, "scrapeIntervalSeconds": 1.0}
-    running.start(kubeconfig=running.install(), sources={"default": source})
-    yield running
-    cluster.processes.stop(OPERATOR)
 
 
 @pytest.fixture

@@ -10,37 +10,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 
-from longtail_e2e import Cluster, wait_until
-from longtail_e2e.operator import OPERATOR, Engines, Operator, apply_definition
+from longtail_e2e import wait_until
+from longtail_e2e.operator import OPERATOR
 from longtail_e2e.world import World
 
 pytestmark = pytest.mark.e2e
 
-ROOT = Path(__file__).parents[2]
 # 40 looks at the fleet; the five minutes that the operator must sit out are 20 looks at its default of 15 s.
 OUTAGE_SECONDS = float(os.environ.get("LONGTAIL_E2E_OUTAGE_SECONDS", "40"))
 BUSY = 45.0  # requests per second: about 25 at a time, where a replica has 8 slots
-
-
-@pytest.fixture(scope="module")
-def operator(cluster: Cluster, engines: Engines) -> Iterator[Operator]:
-    apply_definition(cluster, crds=ROOT / "crds")
-    running = Operator(cluster, interval_seconds=1.0)
-    source = {"url": cluster.prometheus_url, "scrapeIntervalSeconds": 1.0}
-    running.start(kubeconfig=running.install(), sources={"default": source})
-    yield running
-    cluster.processes.stop(OPERATOR)
-
-
-@pytest.fixture
-def world(cluster: Cluster, operator: Operator, engines: Engines, namespace: str) -> World:
-    return World(cluster=cluster, operator=operator, engines=engines, namespace=namespace)
 
 
 def test_advise_publishes_the_number_and_writes_nothing(world: World) -> None:

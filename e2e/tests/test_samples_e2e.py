@@ -80,11 +80,6 @@ def operator(cluster: Cluster, engines: Engines, kinds: None) -> Iterator[Operat
     cluster.nodes.remove(*nodes)
 
 
-@pytest.fixture
-def world(cluster: Cluster, operator: Operator, engines: Engines, namespace: str) -> World:
-    return World(cluster=cluster, operator=operator, engines=engines, namespace=namespace)
-
-
 def test_every_sample_is_explained_in_the_readme() -> None:
     readme = (SAMPLES / "README.md").read_text()
     assert set(re.findall(r"\]\(([a-z-]+\.yaml)\)", readme)) == set(FILES)
