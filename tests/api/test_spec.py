@@ -77,7 +77,7 @@ def test_numbers_in_quotes_are_refused_as_the_api_server_does() -> None:
 
 
 def test_fields_of_a_newer_version_are_ignored() -> None:
-    assert spec(effort={"policy": "Publish"}, objective={"timeToAnswerSeconds": 300}) == spec()
+    assert spec(mood={"policy": "Publish"}, objective={"timeToAnswerSeconds": 300}) == spec()
 
 
 def test_sleep_and_fallback_are_read_in_seconds() -> None:

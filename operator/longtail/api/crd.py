@@ -124,6 +124,8 @@ def _rewrite(schema: Mapping[str, Any], *, definitions: Mapping[str, Any], path:
             out[word] = _rewrite(value, definitions=definitions, path=f"{path}[]")
         elif word == "anyOf":
             out |= _int_or_string(value, path=path)
+        elif word == "default":
+            out[word] = _present(value)
         elif word in _ANNOTATIONS | _VALIDATIONS or word.startswith("x-kubernetes-"):
             out[word] = value
         else:
@@ -182,6 +184,8 @@ def _object_default(schema: Mapping[str, Any], *, path: str) -> dict[str, Any]:
 
 def _present(value: Any) -> Any:
     """A default as pydantic wrote it, without what the API would not write."""
+    if isinstance(value, list):
+        return [_present(each) for each in value]
     if not isinstance(value, dict):
         return value
     return {name: _present(each) for name, each in value.items() if each is not None}

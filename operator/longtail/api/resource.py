@@ -43,10 +43,12 @@ def read_spec(body: Mapping[str, Any]) -> ReasoningServingSpec:
 
 
 def _sentences(error: ValidationError) -> Iterator[str]:
-    for fault in error.errors(include_url=False, include_context=False):
-        if fault["type"] == "too_short" and fault["input"]:
+    faults = error.errors(include_url=False, include_context=False)
+    for fault in faults:
+        place = fault["loc"]
+        if fault["type"] == "too_short" and any(each["loc"][:-1][: len(place)] == place for each in faults):
             continue  # pydantic counts what is left after dropping invalid items, which are reported already
-        path = ".".join(("spec", *(str(part) for part in fault["loc"] if part not in _UNION_BRANCHES)))
+        path = ".".join(("spec", *(str(part) for part in place if part not in _UNION_BRANCHES)))
         found = "" if fault["type"] in {"missing", "value_error"} else f", got {reprlib.repr(fault['input'])}"
         yield f"{path}: {fault['msg'].removeprefix('Value error, ')}{found}"
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from longtail.api.effort import Effort
 from longtail.api.scaling import ScalingBehavior
 from longtail.api.schema import Model, Name, Rule
 from longtail.policy.fleet import DrainDeadline, DrainPolicy, Mode
@@ -223,6 +224,8 @@ class ReasoningServingSpec(Model):
     """Limits on the speed of change, as in HorizontalPodAutoscaler autoscaling/v2."""
     scale_to_zero: ScaleToZero | None = None
     """Let the pool sleep while there is no work. Without it, 0 replicas are somebody's pause and stay."""
+    effort: Effort | None = None
+    """Think less while replicas cannot come in time. Without it, requests wait."""
     fallback: Fallback | None = None
     """What to do when the metrics have been gone for long. Without it the pool holds what it has."""
     manual_scaling_grace_seconds: Annotated[int, Field(ge=0, le=604_800)] = 600

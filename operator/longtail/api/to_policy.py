@@ -9,6 +9,10 @@ from longtail.demand.parameters import CapacityOverride, Objective, ServiceParam
 from longtail.policy.fleet import (
     Behavior,
     DrainRules,
+    EffortClass,
+    EffortLevel,
+    EffortPolicy,
+    EffortRules,
     Fallback,
     Limits,
     ScalingPolicy,
@@ -53,6 +57,22 @@ def fallback(spec: ReasoningServingSpec) -> Fallback | None:
     """What to do when the pool has not been seen for long."""
     block = spec.fallback
     return None if block is None else Fallback(after_seconds=float(block.after_seconds), replicas=block.replicas)
+
+
+def effort(spec: ReasoningServingSpec) -> EffortRules | None:
+    """What may be thought less; None when nothing may."""
+    block = spec.effort
+    if block is None or block.policy is EffortPolicy.OFF:
+        return None
+    names = [level.name for level in block.levels]
+    return EffortRules(
+        policy=block.policy,
+        levels=tuple(EffortLevel(level.name, level.thinking_tokens, level.reasoning_effort) for level in block.levels),
+        answer_tokens=float(block.answer_tokens),
+        dwell_seconds=float(block.dwell_seconds),
+        valid_seconds=float(block.valid_seconds),
+        classes=tuple(EffortClass(each.name, names.index(each.lowest_level)) for each in block.classes),
+    )
 
 
 def behavior(block: ScalingBehavior) -> Behavior:

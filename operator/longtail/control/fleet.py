@@ -48,6 +48,7 @@ def _service(view: ServingView, spec: ReasoningServingSpec) -> Service:
         zero=to_policy.zero_rules(spec),
         fallback=to_policy.fallback(spec),
         manual_grace_seconds=float(spec.manual_scaling_grace_seconds),
+        effort=to_policy.effort(spec),
         created_at=view.record.created_at,
     )
 

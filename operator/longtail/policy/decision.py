@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from longtail.demand.estimate import Demand
+from longtail.policy.fleet import EffortLevel
 
 
 class Rung(enum.StrEnum):
@@ -122,6 +123,18 @@ class Shortage:
 
 
 @dataclass(frozen=True, slots=True)
+class Effort:
+    """How much requests may think."""
+
+    index: int
+    """Of the level among the service's levels; 0 is the usual one."""
+    level: EffortLevel
+    since: float
+    """Unix seconds."""
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Outcome of a tick for one service.
 
@@ -142,6 +155,8 @@ class Decision:
     """How ``desired`` is brought about; None where nothing may be touched."""
     shortage: Shortage | None = None
     """Set while the replicas that are needed cannot be had: time for the users of the pool to think less."""
+    effort: Effort | None = None
+    """None where the user has no levels."""
     contested_by: str = ""
     """Field manager that keeps setting the number that we set."""
 

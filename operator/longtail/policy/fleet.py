@@ -218,6 +218,59 @@ class Fallback:
     replicas: int
 
 
+class EffortPolicy(enum.StrEnum):
+    """What is done with the level of thinking that a shortage calls for."""
+
+    OFF = "Off"
+    RECOMMEND = "Recommend"
+    PUBLISH = "Publish"
+
+
+@dataclass(frozen=True, slots=True)
+class EffortLevel:
+    """How much a request may think."""
+
+    name: str
+    thinking_tokens: int | None = None
+    """Most reasoning tokens of a request; None: no limit."""
+    reasoning_effort: str | None = None
+    """The same for models that take a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class EffortClass:
+    """Requests with a floor of their own."""
+
+    name: str
+    lowest: int
+    """Index of the lowest level that they may be given."""
+
+
+@dataclass(frozen=True, slots=True)
+class EffortRules:
+    """What the user allows to be thought less."""
+
+    policy: EffortPolicy
+    levels: Sequence[EffortLevel]
+    """From the usual one to the least thinking; at least two."""
+    answer_tokens: float = 500.0
+    """Mean tokens after the reasoning, where that is not known from the gateway."""
+    dwell_seconds: float = 300.0
+    """Time at a level before more thinking is allowed again."""
+    valid_seconds: float = 180.0
+    """How long a published level lasts without being renewed."""
+    classes: Sequence[EffortClass] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GpuShape:
+    """The GPUs of one replica."""
+
+    gpu_class: str
+    """Product, as the nodes' labels call it: "NVIDIA-H100-80GB-HBM3"."""
+    per_replica: int
+
+
 MANUAL_GRACE_SECONDS = 600.0
 """How long a number that somebody else has set stands, unless the user says otherwise."""
 
@@ -236,6 +289,10 @@ class Service:
     """None: the pool never sleeps, and 0 replicas are somebody's pause."""
     fallback: Fallback | None = None
     manual_grace_seconds: float = MANUAL_GRACE_SECONDS
+    effort: EffortRules | None = None
+    """None: nobody is asked to think less."""
+    gpus: GpuShape | None = None
+    """None where that cannot be known."""
     created_at: float = 0.0
     """Unix seconds. What was written to the target before that is how it was found, not a correction."""
 
