@@ -1,11 +1,12 @@
 """From arrays back to one `Demand` per service, with None where something cannot be known."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from longtail.demand.buckets import Array, Mask
 from longtail.demand.capacity import BOUNDS, ReplicaCapacity
-from longtail.demand.estimate import Capacity, Demand, Lengths, Startup
+from longtail.demand.estimate import Capacity, Demand, Lengths, LevelDemand, Startup
 from longtail.demand.outlook import Outlook
 from longtail.demand.startup import ColdStart
 
@@ -44,6 +45,9 @@ class Answers:
     age_check: Array
     age_check_known: Mask
     in_time_ratio: Array
+    levels: Mapping[int, tuple[LevelDemand, ...]]
+    """By row, for the services that have levels of thinking."""
+    replicas_coming: Array
 
 
 def unpack(answers: Answers) -> list[Demand]:
@@ -88,7 +92,10 @@ def unpack(answers: Answers) -> list[Demand]:
         answers.in_time_ratio.tolist(),
     )
     # Positional: the columns are in the order of Demand's fields, and ten thousand keyword calls cost 20 ms more.
-    return [Demand(*row) for row in zip(*columns, strict=True)]
+    demands = [Demand(*row) for row in zip(*columns, strict=True)]
+    for row, levels in answers.levels.items():
+        demands[row] = replace(demands[row], levels=levels, replicas_coming=float(answers.replicas_coming[row]))
+    return demands
 
 
 def _maybe(values: Array, known: Mask) -> list[Any]:

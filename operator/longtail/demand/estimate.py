@@ -37,6 +37,26 @@ class Startup:
 
 
 @dataclass(frozen=True, slots=True)
+class LevelDemand:
+    """What a level of thinking would change, were it in force from now on. In replicas of now, and fractions of them.
+
+    ``short_*`` say how many more than those working or on their way would be needed at the worst moment for all to be
+    in time; below 0 there is room.
+    """
+
+    short_soon: float
+    """Until a replica that is asked for now is there (median cold start)."""
+    short_ahead: float
+    """Up to the horizon (P90 cold start)."""
+    short_then: float
+    """At the horizon."""
+    steady: float
+    """Replicas that are needed in the long run at the present rate of arrivals."""
+    mean_tokens: float
+    """Mean length of an answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class Demand:
     """Demand of one service. A field is None exactly when it cannot be known from what was seen.
 
@@ -74,3 +94,8 @@ class Demand:
     A request with Q ahead of it in the queue of a pool of C full slots waits Q x S / C, where S is the mean stay in a
     slot, since C / S are freed in a second. So all are in time while C + Q <= C x (1 + wait / S): 1.13 for a wait of
     10 s and answers of 76 s, 1.95 for answers of 10.5 s."""
+    levels: tuple[LevelDemand, ...] = ()
+    """Expected demand at each level of thinking that the user allows, the usual one first and alone where it can be
+    met. Empty without levels, or where there is no forecast."""
+    replicas_coming: float = 0.0
+    """Replicas at the horizon: those that work and those on their way. Known with ``levels``."""

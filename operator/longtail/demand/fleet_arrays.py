@@ -11,7 +11,7 @@ import numpy as np
 
 from longtail.demand.buckets import Array, Index, Mask, clip, count_within
 from longtail.demand.observation import Buckets, Observation, PodReading, Quality
-from longtail.demand.parameters import ServiceParameters
+from longtail.demand.parameters import ServiceParameters, Thinking
 from longtail.demand.supply import Supply
 
 SATURATED = 0.2
@@ -79,6 +79,8 @@ class Parameters:
     mean_output_tokens: Array
     max_output_tokens: Array
     startup_seconds: Array
+    thinking: Sequence[tuple[int, Thinking]] = ()
+    """Row and levels of the services that have some."""
 
     @classmethod
     def pack(cls, parameters: Sequence[ServiceParameters]) -> "Parameters":
@@ -111,6 +113,7 @@ class Parameters:
             mean_output_tokens=clip(mean, 1.0, limit),
             max_output_tokens=limit,
             startup_seconds=np.maximum(startup, 1.0),
+            thinking=[(row, p.thinking) for row, p in enumerate(parameters) if p.thinking is not None],
         )
 
 

@@ -16,6 +16,7 @@ from longtail.demand.inflight import COHORTS, InFlight
 from longtail.demand.ledger import Ledger
 from longtail.demand.lengths import LengthState
 from longtail.demand.startup import StartupState
+from longtail.demand.thinking import ThinkingState
 
 T = TypeVar("T")
 
@@ -68,6 +69,7 @@ class FleetState:
     kv_calibration: CalibrationState
     ledger: Ledger
     attainment: AttainmentState
+    thinking: ThinkingState
 
     @classmethod
     def fresh(cls, services: int) -> "FleetState":
@@ -85,6 +87,7 @@ class FleetState:
             kv_calibration=CalibrationState.fresh(services),
             ledger=Ledger.fresh(services, 2 * FORECAST_NUMBERS),
             attainment=AttainmentState.fresh(services),
+            thinking=ThinkingState.fresh(services),
         )
 
 

@@ -5,12 +5,26 @@ from dataclasses import replace
 
 import numpy as np
 
-from longtail.demand import arrivals, attainment, capacity, lengths, outlook, owed, startup
+from longtail.demand import (
+    arrivals,
+    attainment,
+    capacity,
+    experts,
+    forecast,
+    lengths,
+    levels,
+    outlook,
+    owed,
+    room,
+    startup,
+    thinking,
+)
 from longtail.demand.answer import Answers, unpack
 from longtail.demand.buckets import Array, clip
-from longtail.demand.estimate import Demand
+from longtail.demand.estimate import Demand, LevelDemand
 from longtail.demand.fleet_arrays import FleetArrays, Parameters, Supplies
 from longtail.demand.follow import Clock, Followed, follow
+from longtail.demand.inflight import InFlight
 from longtail.demand.memory import DemandMemory, FleetState
 from longtail.demand.observation import Observation
 from longtail.demand.parameters import ServiceParameters
@@ -85,6 +99,17 @@ def step(
     state, followed, width = follow(
         state, clock=clock, seen=seen, parameters=parameters, width_seconds=memory.width_seconds
     )
+    state = replace(
+        state,
+        thinking=thinking.learn(
+            state.thinking,
+            thinking=parameters.thinking,
+            recent=followed.survival,
+            reasoning_share=seen.reasoning_share.value,
+            share_known=seen.reasoning_share.known,
+            elapsed_seconds=elapsed,
+        ),
+    )
     replica, present = _present(state, seen, followed, parameters)
     in_time = _in_time_ratio(
         followed, parameters, replica, running=seen.running.value / np.maximum(seen.reporting_pods, 1.0)
@@ -118,7 +143,11 @@ def step(
             elapsed_seconds=elapsed,
         ),
     )
-    answers = _answers(state, seen, followed, replica, present, cold_start, slots, kv, quantile, in_time)
+    coming = room.replicas_path(supplies, cold_start, forecast.FINE_STEPS)
+    found = _levels(state, seen, followed, replica, present, cold_start, supplies, parameters, in_time, coming)
+    answers = _answers(
+        state, seen, followed, replica, present, cold_start, slots, kv, quantile, in_time, coming[:, -1], found
+    )
     return answers, DemandMemory(keys=tuple(keys), now=clock.now, width_seconds=width, state=state)
 
 
@@ -194,6 +223,8 @@ def _answers(
     kv: outlook.Outlook,
     quantile: Array,
     in_time: Array,
+    replicas_coming: Array,
+    found: dict[int, tuple[LevelDemand, ...]],
 ) -> Answers:
     survival, settled = followed.survival, followed.settled
     running = owed.running_tokens(state.flight, survival=survival)
@@ -233,4 +264,60 @@ def _answers(
         ),
         age_check_known=state.service.inferred > 1.0,
         in_time_ratio=in_time,
+        levels=found,
+        replicas_coming=replicas_coming,
     )
+
+
+def _levels(
+    state: FleetState,
+    seen: FleetArrays,
+    followed: Followed,
+    replica: capacity.ReplicaCapacity,
+    present: outlook.Now,
+    cold_start: startup.ColdStart,
+    supplies: Supplies,
+    parameters: Parameters,
+    in_time: Array,
+    coming: Array,
+) -> dict[int, tuple[LevelDemand, ...]]:
+    """The demand at each level of thinking, for the services that have levels and a forecast; by row."""
+    asked = {row: each for row, each in parameters.thinking if state.arrivals.known[row]}
+    if not asked:
+        return {}
+    rows = np.array(list(asked), dtype=np.intp)
+    serving = room.serving_share(supplies)
+    running = state.service.running
+    per_replica = room.engine_slots(
+        running=running,
+        saturated=followed.saturated,
+        slots_per_replica=replica.slots,
+        pods=np.maximum(seen.reporting_pods, supplies.ready),
+    )
+    slots = np.maximum(coming * per_replica[:, None], (running * serving)[:, None])
+    weight = experts.weights(state.slots_experts)[:, 1:]
+    rates = np.einsum("cr,cr->c", weight, state.arrivals.rates) / weight.sum(axis=1)
+    situation = levels.Situation(
+        rows=rows,
+        flight=InFlight(requests=state.flight.requests[rows], age_tokens=state.flight.age_tokens[rows]),
+        seen=followed.survival.rows(rows),
+        tpot_seconds=followed.tpot_seconds[rows],
+        horizon_seconds=cold_start.p90_seconds[rows],
+        start_seconds=cold_start.p50_seconds[rows],
+        arrivals_per_second=rates[rows],
+        waiting=present.waiting[rows],
+        prompt_tokens=followed.prompt_tokens[rows],
+        slowdown=present.slowdown[rows],
+        serving_share=serving[rows],
+        replicas=coming[rows],
+        engine_slots=slots[rows],
+        slots_per_replica=(replica.slots * in_time)[rows],
+        kv_per_replica=np.where(replica.kv_known, replica.kv_tokens, np.inf)[rows],
+    )
+    found = levels.levels(
+        state.thinking,
+        thinking=list(asked.values()),
+        longest_tokens=parameters.max_output_tokens[rows],
+        situation=situation,
+    )
+    return dict(zip(asked, found, strict=True))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from longtail.demand import calibration, experts, forecast, ledger
+from longtail.demand import calibration, experts, forecast, ledger, room
 from longtail.demand.buckets import Array, Index, Mask
 from longtail.demand.calibration import CalibrationState
 from longtail.demand.experts import EXPERTS, ExpertState, from_root, to_root
@@ -114,19 +114,21 @@ def look_ahead(
         waiting=now.waiting,
         prompt=followed.prompt_tokens,
         slowdown=now.slowdown,
-        serving=_serving_share(supplies),
+        serving=room.serving_share(supplies),
     )
-    per_replica = _engine_slots(now, state, slots_per_replica=slots_per_replica, pods=pods)
     running = state.service.running
+    per_replica = room.engine_slots(
+        running=running, saturated=now.saturated, slots_per_replica=slots_per_replica, pods=pods
+    )
     endless = np.full((len(horizon), forecast.COARSE_STEPS), np.inf)
     coarse = _run(inputs, slice(None), forecast.COARSE_STEPS, slots=endless)
-    room = _slots_path(supplies, cold_start, per_replica, running * inputs.serving, forecast.COARSE_STEPS)
-    short = (now.waiting > 0) | (coarse.slots.max(axis=2) > room * inputs.slowdown[:, None]).any(axis=1)
+    slots_there = room.slots_path(supplies, cold_start, per_replica, running * inputs.serving, forecast.COARSE_STEPS)
+    short = (now.waiting > 0) | (coarse.slots.max(axis=2) > slots_there * inputs.slowdown[:, None]).any(axis=1)
     rows = np.flatnonzero(short)
     fine = coarse
     if len(rows):
-        room = _slots_path(supplies, cold_start, per_replica, running * inputs.serving, forecast.FINE_STEPS)
-        fine = _run(inputs, rows, forecast.FINE_STEPS, slots=room[rows])
+        slots_there = room.slots_path(supplies, cold_start, per_replica, running * inputs.serving, forecast.FINE_STEPS)
+        fine = _run(inputs, rows, forecast.FINE_STEPS, slots=slots_there[rows])
     slots = _resource(now.slots, coarse.slots, fine.slots, rows, state.slots_experts, state.slots_calibration, quantile)
     kv = _resource(
         now.kv_tokens / KV_UNIT_TOKENS,
@@ -262,38 +264,3 @@ def _peak(now: Array, path: Array, weight: Array, margin: Array) -> Array:
     point = persistent + np.einsum("ckr,cr->ck", to_root(path), weight[:, 1:])
     result: Array = from_root(point + margin[:, None] * np.sqrt(ahead)).max(axis=1)
     return result
-
-
-def _serving_share(supplies: Supplies) -> Array:
-    """Share of the requests in flight that hold slots of replicas which take new ones, 0..1."""
-    total = supplies.ready + supplies.draining
-    return np.divide(supplies.ready, total, out=np.ones_like(total), where=(total > 0) & (supplies.ready > 0))
-
-
-def _engine_slots(now: Now, state: FleetState, *, slots_per_replica: Array, pods: Array) -> Array:
-    """Requests one replica really takes, promised speed or not: engines admit until their own limit.
-
-    Where many wait, the replicas are full at what they run; elsewhere they take at least what they run, and no more
-    than the promised speed allows is counted on.
-    """
-    running = state.service.running / np.maximum(pods, 1.0)
-    return np.where(now.saturated, np.maximum(running, 1.0), np.maximum(slots_per_replica, running))
-
-
-def _slots_path(supplies: Supplies, cold_start: ColdStart, per_replica: Array, least: Array, steps: int) -> Array:
-    """Slots on replicas that take new requests, after each step, shape (services, steps).
-
-    A pending replica is expected at the rest of a median cold start; one later than that at the end of the P90; one
-    that is twice as late as the P99 never comes and is not counted. ``least`` is what runs there now, shape
-    (services,): whatever the counts of replicas say, that has its slot.
-    """
-    ready = np.repeat(supplies.ready[:, None], steps, axis=1)
-    for service, age in supplies.pending_ages:
-        p50, p90, p99 = (
-            float(q[service]) for q in (cold_start.p50_seconds, cold_start.p90_seconds, cold_start.p99_seconds)
-        )
-        if age > 2 * p99:
-            continue
-        rest = p50 - age if age < p50 else max(p90 - age, 0.1 * p90)
-        ready[service, int(steps * min(rest / p90, 1.0)) :] += 1
-    return np.maximum(ready * per_replica[:, None], least[:, None])

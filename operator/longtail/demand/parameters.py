@@ -25,6 +25,20 @@ class CapacityOverride:
 
 
 @dataclass(frozen=True, slots=True)
+class Thinking:
+    """Levels of thinking that the user allows, and the one there is."""
+
+    budgets_tokens: tuple[float, ...]
+    """Most reasoning tokens of a request at each level, descending; inf: no limit."""
+    answer_tokens: float
+    """Mean tokens after the reasoning, where that is not known from the gateway."""
+    level: int = 0
+    """Index of the level that was chosen last."""
+    in_force: bool = False
+    """Requests are limited to it, as far as anybody knows."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceParameters:
     """Demand-side parameters of one service."""
 
@@ -36,3 +50,5 @@ class ServiceParameters:
     """Hard cap of an answer: no request is longer."""
     startup_seconds: float = 180.0
     """Prior cold start: from the decision to the first request served."""
+    thinking: Thinking | None = None
+    """None: nobody is asked to think less."""

@@ -16,6 +16,7 @@ class Rung(enum.StrEnum):
 
     REACTIVE = "Reactive"
     FORECAST = "Forecast"
+    EFFORT = "Effort"
     FALLBACK = "Fallback"
     FLOOR = "Floor"
     CEILING = "Ceiling"

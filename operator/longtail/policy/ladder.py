@@ -1,7 +1,7 @@
 """From one service's demand to its decision, rung by rung. Every rung leaves its number and its words.
 
-Order: Reactive, Forecast, Fallback, Floor, Ceiling, Behavior, Supply, Safety, ScaleToZero, Placement. The number
-counts replicas that serve: those asked for, less the cordoned ones; the last rung says how it is brought about
+Order: Reactive, Forecast, Effort, Fallback, Floor, Ceiling, Behavior, Supply, Safety, ScaleToZero, Placement. The
+number counts replicas that serve: those asked for, less the cordoned ones; the last rung says how it is brought about
 (see `placement`).
 
 Three things are settled before the first rung, as in HPA: a service that is off or has no target is left
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from longtail.demand.estimate import Demand
 from longtail.demand.observation import Observation
-from longtail.policy import hands, needs, slumber, trust
+from longtail.policy import effort, hands, needs, slumber, trust, words
 from longtail.policy.behavior import Verdict, limit_rate, stabilise, within_tolerance
 from longtail.policy.decision import Decision, LadderStep, Reason, Rung
 from longtail.policy.fleet import Behavior, DrainPolicy, Fallback, Limits, Mode, Service
@@ -71,6 +71,7 @@ def decide(
         )
         contested_by = hands.contested_by(memory, now=now)
         decision = replace(decision, contested_by=contested_by) if contested_by else decision
+        decision, memory = effort.settle(decision, service=service, demand=demand, memory=memory, now=now)
     return decision, remembered(
         memory,
         current=current,
@@ -113,6 +114,7 @@ def _decided(
         )
     elif limits.min_replicas <= current <= limits.max_replicas:
         wish = _wish(observation=observation, demand=demand, trusted=trusted, current=current)
+        wish = _think_as_usual(wish, demand=demand, memory=memory)
         wish = _fall_back(wish, fallback=service.fallback, trusted=trusted, memory=memory, now=now)
         decision, proposal, memory = _climb(
             wish,
@@ -217,6 +219,17 @@ def _wish_of_evidence(*, observation: Observation, demand: Demand, trusted: Trus
     because = f"{trusted.because}{known}; stays at least at {current}"
     step = LadderStep(rung=Rung.REACTIVE, replicas=replicas, because=because)
     return _Wish(replicas=replicas, exact=float(replicas), steps=(step,))
+
+
+def _think_as_usual(wish: _Wish, *, demand: Demand, memory: ServiceMemory) -> _Wish:
+    """The wish of a pool whose users are asked to think less: never fewer replicas than they would use otherwise."""
+    usual = effort.usual_need(demand, last=memory.effort)
+    if usual is None or usual <= wish.exact:
+        return wish
+    replicas = needs.whole(usual)
+    because = f"requests would need {words.replicas(replicas)} if they thought as usual"
+    step = LadderStep(rung=Rung.EFFORT, replicas=replicas, because=because)
+    return _Wish(replicas=replicas, exact=usual, steps=(*wish.steps, step))
 
 
 def _fall_back(wish: _Wish, *, fallback: Fallback | None, trusted: Trust, memory: ServiceMemory, now: float) -> _Wish:

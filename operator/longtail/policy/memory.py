@@ -6,7 +6,7 @@ from typing import Self
 
 from longtail.demand.memory import DemandMemory
 from longtail.policy.behavior import Recommendation, ScaleEvent
-from longtail.policy.decision import Shortage
+from longtail.policy.decision import Effort, Shortage
 from longtail.policy.fleet import Behavior, ServiceKey
 from longtail.policy.idle_gaps import IdleClock
 from longtail.policy.idleness import IdleSamples
@@ -57,6 +57,8 @@ class ServiceMemory:
     """P90 of the cold start at the last tick: how long a start is given before it counts as not coming."""
     shortage: Shortage | None = None
     """The last time that capacity could not be had; None once some came."""
+    effort: Effort | None = None
+    """The level of thinking that was chosen last."""
     idle_clock: IdleClock = field(default_factory=IdleClock)
     """How long there has been no work, and how long it was before (for pools that may sleep)."""
     foreign_writes: tuple[ForeignWrite, ...] = ()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from longtail.demand.model import estimate
 from longtail.demand.observation import Observation
+from longtail.policy import effort
 from longtail.policy.decision import Decision
 from longtail.policy.fleet import Fleet, ServiceKey
 from longtail.policy.ladder import decide
@@ -44,7 +45,10 @@ def step(
     ]
     demands, demand_memory = estimate(
         keys=keys,
-        parameters=[service.parameters for service in services],
+        parameters=[
+            effort.parameters(service, last=before.effort)
+            for service, (_, before) in zip(services, supplied, strict=True)
+        ],
         observations=seen,
         supplies=[supply for supply, _ in supplied],
         memory=memory.demand,

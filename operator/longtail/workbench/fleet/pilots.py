@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from longtail.demand.observation import Observation
 from longtail.demand.parameters import CapacityOverride, Objective, ServiceParameters
@@ -84,7 +84,7 @@ class Peer(Generic[M]):
         return view
 
 
-def parameters_of(setting: Setting, *, attainment: float = 0.99, **others: float) -> ServiceParameters:
+def parameters_of(setting: Setting, *, attainment: float = 0.99, **others: Any) -> ServiceParameters:
     """What a user would write about the service of a setting, with the size of a replica stated.
 
     ``others`` are fields of `ServiceParameters`: the priors of lengths and cold start.

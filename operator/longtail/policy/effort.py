@@ -1,0 +1,136 @@
+"""How much requests may think: less, when a shortage is coming that no replica can meet in time.
+
+What is asked for now serves one cold start from now. Until then, and beyond where no more replicas can be had, the
+only thing that can still be changed is how long the answers are that begin from now on. So the level follows the
+*predicted* shortage (see `demand.levels`), not the queue: when the queue is there it is too late for 43 % of it.
+
+Down at once, to the mildest level at which all are in time, or to the one that leaves the least undone. Up by one
+level after `dwell_seconds`, and only with room to spare both within the cold start and in the long run, for going up
+brings the work back: a level that was left because of 20 % too much demand is not to be taken back at 19 %.
+While thinking is reduced the pool is sized for what it would be otherwise (`usual_need`): quality is lent, not sold.
+"""
+
+from dataclasses import replace
+
+from longtail.demand.estimate import Demand, LevelDemand
+from longtail.demand.parameters import ServiceParameters, Thinking
+from longtail.policy import words
+from longtail.policy.decision import Decision, Effort, Reason
+from longtail.policy.fleet import EffortPolicy, EffortRules, Mode, Service
+from longtail.policy.memory import ServiceMemory
+
+ROOM = 0.1
+"""Share of the replicas that must be left over at a level before it is gone back to."""
+WORTH = 0.02
+"""Share of the replicas that a lower level must save more than a milder one to be preferred."""
+
+
+def in_force(service: Service) -> bool:
+    """Whether the gateway is told."""
+    return service.effort is not None and service.effort.policy is EffortPolicy.PUBLISH and service.mode is Mode.ACTIVE
+
+
+def parameters(service: Service, *, last: Effort | None) -> ServiceParameters:
+    """What the demand model is told of a service, with its levels and the one that was chosen last."""
+    rules = service.effort
+    if rules is None:
+        return service.parameters
+    thinking = Thinking(
+        budgets_tokens=tuple(
+            float("inf") if level.thinking_tokens is None else float(level.thinking_tokens) for level in rules.levels
+        ),
+        answer_tokens=rules.answer_tokens,
+        level=_index(rules, last),
+        in_force=in_force(service),
+    )
+    return replace(service.parameters, thinking=thinking)
+
+
+def usual_need(demand: Demand, *, last: Effort | None) -> float | None:
+    """Replicas for as much thinking as usual, not rounded, while there is less; None at the usual level."""
+    if last is None or last.index == 0 or not demand.levels:
+        return None
+    usual = demand.levels[0]
+    return max(usual.steady / (1 - ROOM), demand.replicas_coming + usual.short_then)
+
+
+def settle(
+    decision: Decision, *, service: Service, demand: Demand, memory: ServiceMemory, now: float
+) -> tuple[Decision, ServiceMemory]:
+    """The decision with the level of thinking for the pool as it will be, and the memory of it."""
+    rules, last = service.effort, memory.effort
+    if rules is None:
+        return decision, memory if last is None else replace(memory, effort=None)
+    cannot_grow = decision.supply_short or decision.limited_by is Reason.TOO_MANY_REPLICAS
+    if memory.blind_since is None and demand.levels:
+        chosen = choose(rules, demand=demand, last=last, cannot_grow=cannot_grow, now=now)
+    elif last is not None and memory.blind_since is not None and now - memory.blind_since < rules.valid_seconds:
+        chosen = last
+    else:
+        # Like a published level that nobody renews: after a while everybody thinks as usual.
+        chosen = _at(rules, 0, last=last, because="it is not known whether requests will have to wait", now=now)
+    return replace(decision, effort=chosen), replace(memory, effort=chosen)
+
+
+def choose(rules: EffortRules, *, demand: Demand, last: Effort | None, cannot_grow: bool, now: float) -> Effort:
+    """The level from now on.
+
+    Args:
+        rules: the user's.
+        demand: with its levels.
+        last: what was chosen before; None at first.
+        cannot_grow: more replicas than those on their way are not to be had, or not allowed.
+        now: Unix seconds.
+    """
+    index, levels = _index(rules, last), demand.levels
+    window = "one cold start ahead" if cannot_grow else f"in the {demand.startup.p50_seconds:.0f} s that a start takes"
+    usual = f"{window} {_missing(levels[0], cannot_grow)} of {words.number(demand.replicas_coming)} replicas"
+    if index < len(levels) and _short(levels[index], cannot_grow) > 0:
+        index = _enough(levels, index, cannot_grow=cannot_grow, worth=WORTH * demand.replicas_coming)
+        because = f"{usual}; at {rules.levels[index].name} {_missing(levels[index], cannot_grow)}" if index else usual
+    elif index == 0:
+        because = usual
+    else:
+        because = _obstacle(levels[min(index, len(levels)) - 1], rules, demand=demand, last=last, now=now)
+        if not because:
+            index, because = index - 1, "there is room for more thinking"
+    return _at(rules, index, last=last, because=because, now=now)
+
+
+def _obstacle(milder: LevelDemand, rules: EffortRules, *, demand: Demand, last: Effort | None, now: float) -> str:
+    """Why a milder level has to wait; empty when it has not."""
+    coming = demand.replicas_coming
+    if last is not None and now - last.since < rules.dwell_seconds:
+        return f"enough for all; at this level for {now - last.since:.0f} s, to stay {rules.dwell_seconds:.0f} s"
+    most = max(milder.steady, coming + milder.short_ahead)
+    if most <= (1 - ROOM) * coming:
+        return ""
+    return f"more thinking would take {words.number(most)} of {words.number(coming)} replicas, and 1 in 10 is kept free"
+
+
+def _enough(levels: tuple[LevelDemand, ...], index: int, *, cannot_grow: bool, worth: float) -> int:
+    """The mildest level, from ``index`` down, that meets the shortage, else the mildest of those that do most."""
+    for level in range(index, len(levels)):
+        if _short(levels[level], cannot_grow) <= 0:
+            return level
+    least = min(each.short_then for each in levels[index:])
+    return next(level for level in range(index, len(levels)) if levels[level].short_then <= least + worth)
+
+
+def _short(level: LevelDemand, cannot_grow: bool) -> float:
+    return level.short_ahead if cannot_grow else level.short_soon
+
+
+def _missing(level: LevelDemand, cannot_grow: bool) -> str:
+    short = _short(level, cannot_grow)
+    return f"{words.number(short)} are missing" if short > 0 else f"{words.number(-short)} are left over"
+
+
+def _index(rules: EffortRules, last: Effort | None) -> int:
+    return 0 if last is None else min(last.index, len(rules.levels) - 1)
+
+
+def _at(rules: EffortRules, index: int, *, last: Effort | None, because: str, now: float) -> Effort:
+    level = rules.levels[index]
+    since = last.since if last is not None and last.level == level else now
+    return Effort(index=index, level=level, since=since, because=because)
