@@ -69,3 +69,21 @@ def learn(state: ArrivalState, *, requests: Array, seconds: Array, learned: Mask
     rate = np.divide(requests[:, None], span, out=np.zeros_like(weight), where=span > 0)
     total = state.requests * kept + rate * weight
     return ArrivalState(requests=np.where(total < 1e-12, 0.0, total), seconds=state.seconds * kept + weight)
+
+
+def at_least(state: ArrivalState) -> Array:
+    """A rate that chance alone seldom makes lower than the real one, shape (services,): a rise that is no noise.
+
+    The highest of the scales' rates, less two standard errors each. Of a sum with exponential weights over Poisson
+    arrivals the variance is half of the sum: 60 requests in the shortest scale have an error of 5.5, so a
+    service that gets 1 request/s is believed to have 1.8 within a minute of getting 2.5.
+
+    >>> rise = ArrivalState(requests=np.array([[120.0, 200.0]]), seconds=np.array([[60.0, 180.0]]))
+    >>> at_least(rise).round(2).tolist()
+    [1.74]
+    """
+    error = np.divide(
+        np.sqrt(state.requests / 2), state.seconds, out=np.zeros_like(state.requests), where=state.seconds > 0
+    )
+    result: Array = np.maximum(state.rates - 2 * error, 0.0).max(axis=1)
+    return result

@@ -296,7 +296,8 @@ def _levels(
     )
     slots = np.maximum(coming * per_replica[:, None], (running * serving)[:, None])
     weight = experts.weights(state.slots_experts)[:, 1:]
-    rates = np.einsum("cr,cr->c", weight, state.arrivals.rates) / weight.sum(axis=1)
+    mixed = np.einsum("cr,cr->c", weight, state.arrivals.rates) / weight.sum(axis=1)
+    rates = np.maximum(mixed, arrivals.at_least(state.arrivals))
     situation = levels.Situation(
         rows=rows,
         flight=InFlight(requests=state.flight.requests[rows], age_tokens=state.flight.age_tokens[rows]),
