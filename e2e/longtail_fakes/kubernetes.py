@@ -1,8 +1,8 @@
 """A small Kubernetes API server: what longtail's client asks for, no more.
 
 Objects are JSON under their paths. Supported: GET, chunked lists (metadata only where asked), merge patches
-with resourceVersion as precondition, server-side apply on ``/status`` with uid as precondition, ``/scale`` of
-kinds registered with it, discovery, POST with generateName, and faults on demand.
+with resourceVersion as precondition, server-side apply on ``/status`` with uid as precondition and of ConfigMaps
+(dry runs too), ``/scale`` of kinds registered with it, discovery, POST with generateName, and faults on demand.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class KubernetesFake:
 
     resources: dict[str, dict[str, tuple[str, bool]]] = field(
         default_factory=lambda: {
-            "v1": {"pods": ("Pod", False), "services": ("Service", False)},
+            "v1": {"pods": ("Pod", False), "services": ("Service", False), "configmaps": ("ConfigMap", False)},
             "coordination.k8s.io/v1": {"leases": ("Lease", False)},
             "apps/v1": {"deployments": ("Deployment", True), "statefulsets": ("StatefulSet", True)},
             "longtail.dev/v1alpha1": {"reasoningservings": ("ReasoningServing", False)},
@@ -160,6 +160,12 @@ class KubernetesFake:
         return web.json_response({"kind": "List", "metadata": metadata, "items": page or None})
 
     def _patch(self, request: Request) -> web.Response:
+        if request.body and request.body.get("kind") == "ConfigMap":
+            merged = _applied(self.objects.get(request.path), request.body)
+            return web.json_response(merged if "dryRun" in request.query else self.put(merged))
+        return self._patch_known(request)
+
+    def _patch_known(self, request: Request) -> web.Response:
         path, subresource = self._split(request.path)
         body, patch = self.objects.get(path), request.body or {}
         if body is None:
@@ -226,6 +232,17 @@ class KubernetesFake:
 
     def _is_collection(self, path: str) -> bool:
         return any(path.endswith(f"/{plural}") for kinds in self.resources.values() for plural in kinds)
+
+
+def _applied(body: Body | None, patch: Body) -> Body:
+    """As a server-side apply of one manager merges, owners by uid."""
+    merged = copy.deepcopy(body or {"metadata": {}})
+    owners = merged["metadata"].get("ownerReferences", [])
+    known = {owner["uid"] for owner in owners}
+    _merge(merged, patch)
+    added = [owner for owner in patch["metadata"].get("ownerReferences", []) if owner["uid"] not in known]
+    merged["metadata"]["ownerReferences"] = owners + added
+    return merged
 
 
 def _merge_conditions(body: Body, conditions: list[Body]) -> None:

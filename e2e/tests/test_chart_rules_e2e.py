@@ -27,6 +27,7 @@ from longtail_e2e.rights import Right, asked, operators_own, written
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
+LEVELS = [{"name": "high", "thinkingTokens": 16384}, {"name": "low", "thinkingTokens": 2048}]
 AT_A_TIME = 4
 """Operators that start together, on two cores."""
 
@@ -66,6 +67,7 @@ FAILURES = {
     "get, patch leaderworkersets/scale": Failure(says='"not scaled", .*forbidden', needs="LeaderWorkerSet"),
     "patch reasoningservings/status": Failure(says='"statuses not written", .*forbidden'),
     "patch pods/status": Failure(says='"not put right", .*forbidden', needs="readiness gate"),
+    "create, patch configmaps": Failure(says='"levels of thinking not published", .*forbidden'),
     # An Event is posted once; a tick that is cut short on a busy machine has lost it.
     "create events": Failure(says='"an Event could not be posted", .*forbidden', needs=GROWTH),
     "create leases": Failure(says='"no election", .*forbidden'),
@@ -122,7 +124,14 @@ class Trial:
             "apiVersion": "longtail.dev/v1alpha1",
             "kind": "ReasoningServing",
             "metadata": {"name": "r1"},
-            "spec": {"mode": "Active", "scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 2},
+            "spec": {
+                "mode": "Active",
+                "scaleTargetRef": target,
+                "minReplicas": 2,
+                "maxReplicas": 2,
+                # Levels that all limit something, so that there is something to publish in calm times.
+                "effort": {"policy": "Publish", "levels": LEVELS},
+            },
         }
 
 

@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 
 from longtail.cluster.client import KubernetesApi
 from longtail.cluster.cordon import Cordons
+from longtail.cluster.effort import EffortWriter
 from longtail.cluster.events import EventRecorder
 from longtail.cluster.kinds import DEPLOYMENTS, HPAS, PODS, SERVINGS
 from longtail.cluster.status import StatusWriter
@@ -19,6 +20,7 @@ from longtail.control.announcer import Announcer
 from longtail.control.health import Health
 from longtail.control.metrics import FleetCollector, OperatorMetrics
 from longtail.control.placer import Placer
+from longtail.control.thinking import EffortPublisher
 from longtail.control.tick import FleetTick
 from longtail.control.writer import Writer
 from longtail.demand.observation import Observation, PodReading, Signal
@@ -139,6 +141,9 @@ def world(server: KubernetesFake, api: KubernetesApi, clock) -> World:
         ),
         statuses=StatusWriter(api=api),
         announcer=Announcer(events=EventRecorder(api=api, instance="longtail-0"), clock=clock),
+        efforts=EffortPublisher(
+            efforts=EffortWriter(api=api), clock=clock, concurrency=1, may_write=lambda: not made[0].standby
+        ),
         clock=clock,
         concurrency=1,
         may_write=lambda: not made[0].standby,

@@ -116,6 +116,21 @@ class CapacityStatus(Model):
     """The narrowest bound: TimePerOutputToken, KVCache, MaxConcurrentRequests, Spec or Prior."""
 
 
+class EffortStatus(Model):
+    """How much requests may think."""
+
+    level: Annotated[str, Field(max_length=63)]
+    """Name of the level, one of spec.effort.levels."""
+    thinking_tokens: Count | None = None
+    """Most reasoning tokens of a request. Absent: no limit."""
+    published: bool
+    """Whether the gateway is told."""
+    since: Time
+    """When the level was entered."""
+    because: Text
+    """Why this level, with its figures."""
+
+
 class LadderStepStatus(Model):
     """The number after one step, and why."""
 
@@ -168,6 +183,8 @@ class ReasoningServingStatus(Model):
     """Measured cold start of a replica."""
     capacity: CapacityStatus | None = None
     """What one replica can hold."""
+    effort: EffortStatus | None = None
+    """How much requests may think."""
     decision: DecisionStatus | None = None
     """The last decision, and how its number came about."""
     last_scale_time: Time | None = None

@@ -199,20 +199,21 @@ class KubernetesApi:
         )
         return _json_object(answer, path=path)
 
-    async def apply(self, path: str, *, body: Mapping[str, Any]) -> None:
-        """Server-side apply as our field manager, taking over fields that others hold.
+    async def apply(self, path: str, *, body: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any]:
+        """Server-side apply as our field manager, taking over fields that others hold; return the object.
 
         Raises:
             NotLeading: as ``post``.
         """
-        await self._request(
+        answer = await self._request(
             "PATCH",
             path,
             body=body,
             content_type=APPLY_PATCH,
-            query={"fieldManager": FIELD_MANAGER, "force": "true"},
+            query={"fieldManager": FIELD_MANAGER, "force": "true"} | ({"dryRun": "All"} if dry_run else {}),
             fenced=True,
         )
+        return _json_object(answer, path=path)
 
     async def _request(
         self,

@@ -46,6 +46,9 @@ SCALED_OBJECTS: Final = Kind("keda.sh", "v1alpha1", "ScaledObject", "scaledobjec
 SERVICES: Final = Kind("", "v1", "Service", "services")
 INFERENCE_POOLS: Final = Kind("inference.networking.k8s.io", "v1", "InferencePool", "inferencepools", optional=True)
 
+CONFIG_MAPS: Final = Kind("", "v1", "ConfigMap", "configmaps")
+"""Written only, and read by name: never watched."""
+
 WORKLOADS: Final = (DEPLOYMENTS, STATEFUL_SETS, LEADER_WORKER_SETS)
 """Targets that are watched. Any other kind with /scale works too, by asking for its /scale (see targets)."""
 SCALERS: Final = (HPAS, SCALED_OBJECTS)

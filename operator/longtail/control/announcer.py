@@ -20,6 +20,7 @@ _BAD_WHEN: Final = {
     "Conflict": ConditionStatus.TRUE,
     "CapacityPending": ConditionStatus.TRUE,
     "DrainReady": ConditionStatus.FALSE,
+    "EffortReduced": ConditionStatus.TRUE,
 }
 """Conditions whose flips are announced, and when they are bad news. The others follow from these."""
 

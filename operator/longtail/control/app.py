@@ -22,6 +22,7 @@ import kopf
 
 from longtail.cluster.client import KubernetesApi, connect
 from longtail.cluster.cordon import Cordons
+from longtail.cluster.effort import EffortWriter
 from longtail.cluster.events import EventRecorder
 from longtail.cluster.kinds import PODS, ROUTERS, SCALERS, WATCHED, Kind
 from longtail.cluster.lease import Lease
@@ -41,6 +42,7 @@ from longtail.control.loop import run_at_fixed_rate
 from longtail.control.metrics import FleetCollector, OperatorMetrics
 from longtail.control.placer import Placer
 from longtail.control.settings import Settings
+from longtail.control.thinking import EffortPublisher
 from longtail.control.tick import FleetTick
 from longtail.control.writer import Writer
 from longtail.errors import ClusterError, Refused
@@ -93,6 +95,12 @@ class App:
                 may_write=may_write,
             ),
             statuses=StatusWriter(api=api, quiet_seconds=settings.status_interval_seconds),
+            efforts=EffortPublisher(
+                efforts=EffortWriter(api=api),
+                clock=clock,
+                concurrency=settings.concurrent_writes,
+                may_write=may_write,
+            ),
             announcer=Announcer(events=EventRecorder(api=api, instance=settings.instance), clock=clock),
             clock=clock,
             concurrency=settings.concurrent_writes,

@@ -1,4 +1,4 @@
-"""What is true of a service, as conditions: HPA's three with HPA's meanings and words, and three of our own.
+"""What is true of a service, as conditions: HPA's three with HPA's meanings and words, and some of our own.
 
 ================  ==========================================================================================
 Ready             everything works: the summary that ``kubectl wait`` and dashboards look at
@@ -9,6 +9,7 @@ MetricsAvailable  the engines are seen: fresh and from every pod that should rep
 Conflict          somebody else scales the same target: we hold, or leave each of their numbers for a grace
 CapacityPending   replicas that were asked for are not coming, and why
 DrainReady        replicas can leave without cutting a request short, and be called back; else what to add
+EffortReduced     requests are to think less than usual, until replicas come
 ================  ==========================================================================================
 
 Reasons are stable: alerts may compare them. Every condition is set from the first visit on, ``Unknown`` where
@@ -23,6 +24,7 @@ from longtail.cluster.status import ConditionValue
 from longtail.control.capacity import capacity_pending
 from longtail.control.fleet import victim_order
 from longtail.control.outcome import Outcome
+from longtail.control.thinking import effort_reduced
 from longtail.demand.observation import Quality, worst
 from longtail.errors import SpecError
 from longtail.policy.decision import Decision, Reason
@@ -43,6 +45,7 @@ def conditions(outcome: Outcome) -> tuple[ConditionValue, ...]:
         _conflict(outcome),
         capacity_pending(outcome),
         _drain_ready(outcome),
+        effort_reduced(outcome),
     )
     return (_ready(outcome, rest), *rest)
 

@@ -20,7 +20,7 @@ from longtail.policy.decision import Decision, Rung
 from longtail.policy.fleet import Mode
 
 _LABELS: Final = ("namespace", "name")
-_FEARED: Final = frozenset({"ScalingLimited", "Conflict", "CapacityPending"})
+_FEARED: Final = frozenset({"ScalingLimited", "Conflict", "CapacityPending", "EffortReduced"})
 """Conditions that are well when False; all others are well when True."""
 
 
@@ -55,6 +55,14 @@ def _draining(outcome: Outcome, _: Decision) -> float:
     return sum(record.pod.cordoned and not record.pod.deleting for record in outcome.view.pods)
 
 
+def _effort_level(_: Outcome, decision: Decision) -> float | None:
+    return None if decision.effort is None else float(decision.effort.index)
+
+
+def _thinking_tokens(_: Outcome, decision: Decision) -> float | None:
+    return None if decision.effort is None else decision.effort.level.thinking_tokens
+
+
 def _fallback(_: Outcome, decision: Decision) -> float:
     return float(any(step.rung is Rung.FALLBACK for step in decision.ladder))
 
@@ -77,6 +85,14 @@ _FIGURES: Final = (
         lambda _, decision: float(decision.supply_short),
     ),
     _Figure("longtail_fallback_active", "1 while spec.fallback decides, for want of metrics.", _fallback),
+    _Figure(
+        "longtail_effort_level", "Index of the level of effort in spec.effort.levels; 0 is the usual.", _effort_level
+    ),
+    _Figure(
+        "longtail_effort_thinking_tokens",
+        "Most reasoning tokens of a request at that level; no series where there is no limit.",
+        _thinking_tokens,
+    ),
     _Figure("longtail_running_requests", "Requests that hold a slot.", _seen(lambda o: o.running_requests.value)),
     _Figure(
         "longtail_waiting_requests",
@@ -162,7 +178,7 @@ def _has_a_number(outcome: Outcome) -> bool:
 
 
 def _conditions(outcomes: Collection[Outcome]) -> Metric:
-    # The healthy ones, eight for each service, would be most of all series, and nobody asks for them.
+    # The healthy ones, nine for each service, would be most of all series, and nobody asks for them.
     family = GaugeMetricFamily(
         "longtail_status_condition",
         "1 for each condition that says something is wrong; a healthy service has no such series.",

@@ -15,6 +15,7 @@ from longtail.api.status import (
 )
 from longtail.cluster.status import quantise
 from longtail.control.outcome import Outcome
+from longtail.control.thinking import effort_status
 from longtail.demand.estimate import Demand
 from longtail.demand.observation import Observation
 from longtail.policy.decision import Decision
@@ -50,6 +51,7 @@ def build_status(
         lengths=_lengths(demand),
         startup=_startup(demand),
         capacity=_capacity(demand),
+        effort=effort_status(outcome),
         decision=_decision(decision, previous=previous, time=time),
         last_scale_time=time if outcome.rescaled else scaled_before,
     )

@@ -1,7 +1,7 @@
-"""Carries decisions out, and says so: placements, status, Events. Only differences are written.
+"""Carries decisions out, and says so: placements, levels of thinking, status, Events. Only differences are written.
 
-Order matters when the API server is slow: placements first (see `placer`), then status, then Events. What does not
-fit into the tick's deadline is dropped and decided anew: nothing queues.
+Order matters when the API server is slow: placements first (see `placer`), then levels, then status, then Events.
+What does not fit into the tick's deadline is dropped and decided anew: nothing queues.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from longtail.control.outcome import Outcome
 from longtail.control.parallel import in_parallel
 from longtail.control.placer import Placer
 from longtail.control.report import build_status
+from longtail.control.thinking import EffortPublisher
 from longtail.errors import ClusterError, Conflict, NotFound
 from longtail.policy.fleet import ServiceKey
 
@@ -34,6 +35,7 @@ class Writer:
         placer: Placer,
         statuses: StatusWriter,
         announcer: Announcer,
+        efforts: EffortPublisher,
         clock: Clock,
         concurrency: int,
         may_write: Callable[[], bool] = lambda: True,
@@ -45,6 +47,7 @@ class Writer:
             placer: changes pods and replicas.
             statuses: applies status.
             announcer: posts Events.
+            efforts: publishes levels of thinking.
             clock: for the times that are written.
             concurrency: requests in flight at once.
             may_write: asked before each write; a standby of several operators would say no.
@@ -53,6 +56,7 @@ class Writer:
         self._placer = placer
         self._statuses = statuses
         self._announcer = announcer
+        self._efforts = efforts
         self._clock = clock
         self._concurrency = concurrency
         self._may_write = may_write
@@ -60,10 +64,13 @@ class Writer:
     def begin_term(self) -> None:
         """Forget what was written: somebody else may have written since, and what they wrote is to be seen."""
         self._statuses.forget_all_but(())
+        self._efforts.begin_term()
 
     async def scale(self, outcomes: Mapping[ServiceKey, Outcome]) -> dict[ServiceKey, Outcome]:
-        """Carry out the placements of what is Active; return all outcomes with what came of it."""
-        return await self._placer.place(outcomes)
+        """Carry out the placements of what is Active, and publish levels; return all outcomes with what came of it."""
+        outcomes = await self._placer.place(outcomes)
+        await self._efforts.publish(outcomes)
+        return outcomes
 
     async def report(self, outcomes: Mapping[ServiceKey, Outcome]) -> None:
         """Write the statuses that are due, then the Events. A standby keeps quiet."""
