@@ -53,6 +53,7 @@ class Effort(Model):
         EffortLevel(name="high"),
         EffortLevel(name="medium", thinking_tokens=8192),
         EffortLevel(name="low", thinking_tokens=2048),
+        EffortLevel(name="minimal", thinking_tokens=512),
     )
     """From the usual level to the least thinking, each with fewer thinkingTokens than the one before."""
     answer_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 500

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longtail.demand.buckets import Array, Mask
+from longtail.demand.buckets import Array, Mask, clip
 
 SCALES_SECONDS: Array = np.array([60.0, 180.0, 600.0, 1800.0])
 """Memory of each average. Which one to trust differs by service, and is learned (`experts`)."""
@@ -71,19 +71,22 @@ def learn(state: ArrivalState, *, requests: Array, seconds: Array, learned: Mask
     return ArrivalState(requests=np.where(total < 1e-12, 0.0, total), seconds=state.seconds * kept + weight)
 
 
-def at_least(state: ArrivalState) -> Array:
-    """A rate that chance alone seldom makes lower than the real one, shape (services,): a rise that is no noise.
+def lately(state: ArrivalState, *, expected: Array) -> Array:
+    """``expected`` rates, shape (services,), kept within what the last minutes leave possible.
 
-    The highest of the scales' rates, less two standard errors each. Of a sum with exponential weights over Poisson
-    arrivals the variance is half of the sum: 60 requests in the shortest scale have an error of 5.5, so a
-    service that gets 1 request/s is believed to have 1.8 within a minute of getting 2.5.
+    What forecasts go by may have a memory of half an hour, because a wrong replica costs its cold start. Where a
+    decision is undone in seconds, a rise or fall should be believed as soon as it is no noise: within two standard
+    errors of the 60 s and 180 s averages. Of a sum with exponential weights over Poisson arrivals the variance is
+    half of the sum: 120 requests in 60 s have an error of 7.7.
 
     >>> rise = ArrivalState(requests=np.array([[120.0, 200.0]]), seconds=np.array([[60.0, 180.0]]))
-    >>> at_least(rise).round(2).tolist()
+    >>> lately(rise, expected=np.array([1.0])).round(2).tolist()
     [1.74]
+    >>> fall = ArrivalState(requests=np.array([[6.0, 90.0]]), seconds=np.array([[60.0, 180.0]]))
+    >>> lately(fall, expected=np.array([1.0])).round(2).tolist()
+    [0.57]
     """
-    error = np.divide(
-        np.sqrt(state.requests / 2), state.seconds, out=np.zeros_like(state.requests), where=state.seconds > 0
-    )
-    result: Array = np.maximum(state.rates - 2 * error, 0.0).max(axis=1)
-    return result
+    requests, seconds = state.requests[:, :MEDIUM], np.maximum(state.seconds[:, :MEDIUM], 1e-9)
+    rates, error = requests / seconds, 2 * np.sqrt(requests / 2) / seconds
+    low, high = (rates - error).max(axis=1), rates[:, SHORT] + error[:, SHORT]
+    return clip(np.minimum(expected, high), low, np.inf)

@@ -297,7 +297,7 @@ def _levels(
     slots = np.maximum(coming * per_replica[:, None], (running * serving)[:, None])
     weight = experts.weights(state.slots_experts)[:, 1:]
     mixed = np.einsum("cr,cr->c", weight, state.arrivals.rates) / weight.sum(axis=1)
-    rates = np.maximum(mixed, arrivals.at_least(state.arrivals))
+    rates = arrivals.lately(state.arrivals, expected=mixed)
     situation = levels.Situation(
         rows=rows,
         flight=InFlight(requests=state.flight.requests[rows], age_tokens=state.flight.age_tokens[rows]),

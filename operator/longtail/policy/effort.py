@@ -21,6 +21,8 @@ from longtail.policy.memory import ServiceMemory
 
 ROOM = 0.1
 """Share of the replicas that must be left over at a level before it is gone back to."""
+LEAST = 0.1
+"""Share of the replicas that must be missing for thinking to be asked for: less is a few seconds more in a queue."""
 WORTH = 0.02
 """Share of the replicas that a lower level must save more than a milder one to be preferred."""
 
@@ -85,7 +87,7 @@ def choose(rules: EffortRules, *, demand: Demand, last: Effort | None, cannot_gr
     index, levels = _index(rules, last), demand.levels
     window = "one cold start ahead" if cannot_grow else f"in the {demand.startup.p50_seconds:.0f} s that a start takes"
     usual = f"{window} {_missing(levels[0], cannot_grow)} of {words.number(demand.replicas_coming)} replicas"
-    if index < len(levels) and _short(levels[index], cannot_grow) > 0:
+    if index < len(levels) and _short(levels[index], cannot_grow) > LEAST * demand.replicas_coming:
         index = _enough(levels, index, cannot_grow=cannot_grow, worth=WORTH * demand.replicas_coming)
         because = f"{usual}; at {rules.levels[index].name} {_missing(levels[index], cannot_grow)}" if index else usual
     elif index == 0:
