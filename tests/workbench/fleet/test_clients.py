@@ -93,9 +93,10 @@ def test_every_request_is_answered_given_up_under_way_or_about_to_be_asked_again
         assert all(deadline > at for deadline in deadlines)
 
 
-@given(requests, patience)
-def test_nobody_is_answered_late_and_nobody_gives_up_early_or_asks_too_often(pairs, clients):
-    engines = engines_of(1, 2, clients)
+@given(requests, patience, st.sampled_from([None, 0, 2]))
+def test_nobody_is_answered_late_and_nobody_gives_up_early_or_asks_too_often(pairs, clients, limit):
+    engines = ClientEngines(ReplicaSize(slots=2, seconds_per_token=PACE), Routing.PACK, clients, queue_limit=limit)
+    engines.open(engines.add_row())
     engines.advance(Arrivals(Requests.of(trace_of(pairs)).chunks()), 10_000.0)
     for end, _, start, arrival, *_, answered in engines.finished:
         assert start + PACE <= end == answered <= arrival + clients.timeout_seconds + 1e-9
@@ -105,7 +106,9 @@ def test_nobody_is_answered_late_and_nobody_gives_up_early_or_asks_too_often(pai
     attempts = Counter((request[7], request[4], request[9]) for request in engines.started)
     alike = Counter((at / 10.0, prompt, output) for at, prompt, output in pairs)
     assert all(count <= alike[key] * (1 + clients.retries) for key, count in attempts.items())
-    assert len(engines.aborted) + len(engines.expired) == engines.retries + len(engines.lost)
+    assert len(engines.finished) + len(engines.lost) == len(pairs)
+    assert len(engines.aborted) + len(engines.expired) + engines.turned_away == engines.retries + len(engines.lost)
+    assert engines.turned_away == 0 or limit is not None
 
 
 def test_a_client_gives_up_asks_again_and_gives_up_for_good():
@@ -132,6 +135,17 @@ def test_a_killed_request_is_sent_again_and_its_client_is_no_more_patient_for_th
     assert [(attempt[0], attempt[3]) for attempt in engines.queue] == [(1.5, 10.0), (1.0, 11.0)]
     engines.advance(arrivals, 60.0)
     assert [(request[2], request[0]) for request in engines.finished] == [(0.0, 2.0), (2.0, 8.0), (8.0, 10.0)]
+
+
+def test_who_finds_the_queue_full_is_turned_away_and_asks_again_later():
+    """One slot for 6 s, a queue of one: the third is turned away at 2 s and at 5 s, and waits at 8 s."""
+    engines = ClientEngines(
+        ReplicaSize(slots=1, seconds_per_token=PACE), Routing.LEAST_LOADED, Clients(60.0, 2, 3.0), queue_limit=1
+    )
+    engines.open(engines.add_row())
+    engines.advance(Arrivals(Requests.of(trace_of([(0, 1, 12), (10, 1, 12), (20, 1, 12)])).chunks()), 60.0)
+    assert [(request[3], request[2]) for request in engines.finished] == [(0.0, 0.0), (1.0, 6.0), (8.0, 12.0)]
+    assert (engines.turned_away, engines.retries, engines.lost) == (2, 2, [])
 
 
 # --- a limit of thinking
@@ -274,6 +288,12 @@ def test_gateways_hear_of_a_level_only_where_it_is_published(policy):
 def test_clients_that_cannot_be_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Clients(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"queue_limit": -1, "clients": Clients()}, {"queue_limit": 5}])
+def test_a_queue_limit_that_cannot_be_is_refused(wrong):
+    with pytest.raises(ValueError, match="queue_limit"):
+        Setting(**wrong)
 
 
 def test_clients_that_give_up_are_not_modelled_with_caches_that_fill():

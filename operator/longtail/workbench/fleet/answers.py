@@ -17,6 +17,7 @@ class AnswerBooks:
         self._pace = seconds_per_token
         self._open = False
         self._retries_before = self._retries = 0
+        self._away_before = self._away = 0
         self._cut_before, self._cut = (0, 0), (0, 0)
         self._sums = dict.fromkeys(("answered", "answered_first", "given_up", "aborted", "expired"), 0)
         self._aborted_tokens = 0.0
@@ -24,7 +25,7 @@ class AnswerBooks:
     def open(self) -> None:
         """What happened until now is not counted."""
         self._open = True
-        self._retries_before, self._cut_before = self._retries, self._cut
+        self._retries_before, self._away_before, self._cut_before = self._retries, self._away, self._cut
         self.level_changes = 0
 
     def count(self, engines: Engines | ClientEngines, arrivals: Arrivals) -> None:
@@ -34,7 +35,7 @@ class AnswerBooks:
             if self._open:
                 self._add(answered=len(engines.finished), answered_first=len(engines.finished))
             return
-        self._retries = engines.retries
+        self._retries, self._away = engines.retries, engines.turned_away
         if not self._open:
             return
         self._bins.ask(engines.asked)
@@ -59,6 +60,7 @@ class AnswerBooks:
             retries=self._retries - self._retries_before,
             aborted_requests=self._sums["aborted"],
             expired_requests=self._sums["expired"],
+            turned_away=self._away - self._away_before,
             aborted_tokens=self._aborted_tokens,
             capped_requests=self._cut[0] - self._cut_before[0],
             cut_tokens=self._cut[1] - self._cut_before[1],

@@ -31,7 +31,9 @@ EXPIRED_ARRIVAL, EXPIRED_AT = range(2)
 class ClientEngines(Rows):
     """All replicas of a pool whose clients give up. Times given to its methods must not go back."""
 
-    def __init__(self, size: ReplicaSize, routing: Routing, clients: Clients) -> None:
+    def __init__(
+        self, size: ReplicaSize, routing: Routing, clients: Clients, *, queue_limit: int | None = None
+    ) -> None:
         super().__init__(size, routing)
         self.started: list[Running] = []
         self.finished: list[Running] = []
@@ -48,7 +50,10 @@ class ClientEngines(Rows):
         self.arrived_requests = 0
         """Distinct ones."""
         self.retries = 0
+        self.turned_away = 0
+        """Attempts that found the queue full."""
         self._clients = clients
+        self._most_waiting = math.inf if queue_limit is None else queue_limit
         self._heap: list[Running] = []
         self._again: deque[tuple[float, Attempt]] = deque()
         """Attempts that were given up and when they will be made again, in order of time."""
@@ -130,6 +135,9 @@ class ClientEngines(Rows):
         attempt = (at, prompt, output, deadline, first, before, wished, answer)
         if min(self._load, default=CLOSED) < self._slots:
             self._start(attempt, at)
+        elif len(self.queue) >= self._most_waiting:
+            self.turned_away += 1
+            self._give_up(attempt, at)
         else:
             self.queue.append(attempt)
             self.queued_prompt_tokens += prompt
@@ -153,18 +161,18 @@ class ClientEngines(Rows):
             return
         self.aborted.append(done)
         _, _, _, arrival, prompt, output, deadline, first, before, wished, answer, _ = done
-        self._give_up((arrival, prompt, output, deadline, first, before, wished, answer))
+        self._give_up((arrival, prompt, output, deadline, first, before, wished, answer), done[0])
 
     def _expire(self, at: float) -> None:
         """Those that have waited for too long leave."""
         while self.queue and self.queue[0][3] <= at:
             attempt = self._take()
             self.expired.append((attempt[0], attempt[3]))
-            self._give_up(attempt)
+            self._give_up(attempt, attempt[3])
 
-    def _give_up(self, attempt: Attempt) -> None:
+    def _give_up(self, attempt: Attempt, at: float) -> None:
         if attempt[5] < self._clients.retries:
-            self._again.append((attempt[3] + self._clients.pause_seconds, attempt))
+            self._again.append((at + self._clients.pause_seconds, attempt))
         else:
             self.lost.append(attempt[4])
 

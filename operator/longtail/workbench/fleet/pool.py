@@ -201,5 +201,5 @@ class Pool:
 
 def _engines(setting: Setting) -> Engines | ClientEngines:
     if setting.clients is not None:
-        return ClientEngines(setting.replica, setting.routing, setting.clients)
+        return ClientEngines(setting.replica, setting.routing, setting.clients, queue_limit=setting.queue_limit)
     return (KvEngines if setting.replica.kv_limits else Engines)(setting.replica, setting.routing)

@@ -77,6 +77,8 @@ class Answers:
     """Attempts that were given up while they ran."""
     expired_requests: int
     """Attempts that were given up while they waited."""
+    turned_away: int
+    """Attempts that found the queue full."""
     aborted_tokens: float
     """Output tokens that were written for nobody."""
     capped_requests: int

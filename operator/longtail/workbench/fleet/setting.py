@@ -121,6 +121,9 @@ class Setting:
     scraping: Scraping = field(default_factory=Scraping)
     clients: Clients | None = None
     """None: whoever asks waits for as long as it takes."""
+    queue_limit: int | None = None
+    """Requests that may wait; one more is turned away at once, and asks again like one that was given up. None: all
+    may. Only with clients that ask again."""
     counts_aborts: bool = False
     """Whether engines count the requests that were given up. vLLM 0.33 does not, SGLang does."""
     answer_tokens: int = 500
@@ -150,6 +153,8 @@ class Setting:
             raise ValueError(f"Setting: cold_start_spread must be within [0, 1], got {self.cold_start_spread!r}")
         if self.clients is not None and self.replica.kv_limits:
             raise ValueError("Setting: clients that give up are not modelled together with kv_limits")
+        if self.queue_limit is not None and (self.clients is None or self.queue_limit < 0):
+            raise ValueError(f"Setting: queue_limit must be >= 0 and needs clients, got {self.queue_limit!r}")
         moments = [at for at, _ in self.gpu_limit]
         if moments != sorted(moments):
             raise ValueError(f"Setting: gpu_limit must ascend in time, got {moments}")
