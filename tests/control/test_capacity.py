@@ -120,14 +120,15 @@ CASCADE = Cascade(
     finished_per_second=2.75,
     arrivals_per_second=70.3,
     distinct_per_second=25.4,
+    patience_seconds=119.8,
     queue_limit=127.6,
 )
 
 
 TOLD = (
     "since 2026-11-24T08:00:00Z: 61.2 requests a second are given up and 2.8 are answered; of 70.3 that arrive about "
-    "25.4 are new, and the others asked again; no replica is taken away meanwhile. At most 128 waiting requests can be "
-    "started within the objective: limit the queue to that, at the gateway or in the engines (vLLM: "
+    "25.4 are new, and the others asked again; no replica is taken away meanwhile. Clients wait for about 120 s; 128 "
+    "waiting requests can be answered by then: limit the queue to that, at the gateway or in the engines (vLLM: "
     "--max-num-queued-reqs, for each replica its part)"
 )
 

@@ -25,6 +25,8 @@ class Minute:
     counted: float | None = None
     """As the engine counts those that gave up; None where it does not."""
     waits: bool = False
+    waiting: float = 2400.0
+    """Requests, where any wait."""
     pods: int = 4
     seen: bool = True
 
@@ -56,6 +58,7 @@ def told(state, minutes):
             ends=ends,
             arrived=column(minute.arrived),
             covered=column(minute.seen),
+            waiting=column(minute.waiting if minute.waits else 0.0),
             waits=column(minute.waits),
             now=1e9 + TICK * at,
             elapsed_seconds=TICK,
@@ -135,6 +138,7 @@ def test_distinct_requests_are_counted_while_it_lasts_and_all_of_them_otherwise(
             st.integers(-100, 100).map(float),
             st.none() | st.integers(0, 300).map(float),
             st.booleans(),
+            st.integers(0, 9000).map(float),
             st.integers(0, 5),
             st.booleans(),
         ),
@@ -147,9 +151,7 @@ def test_no_more_are_distinct_than_arrived_and_nothing_is_negative(minutes):
     assert all(-1e-9 <= distinct <= came + 1e-9 for distinct, came in zip(counts, arrived, strict=True))
     assert 0.0 <= state.usual[0] <= 1.0
     assert (state.since[0] > 0) == bool(state.on[0])
-    for each in cascade.cascades(
-        state, slots=column(96.0), wait_seconds=column(10.0), stay_seconds=column(20.0)
-    ).values():
+    for each in said(state).values():
         assert min(each.aborted_per_second, each.finished_per_second, each.distinct_per_second) >= 0.0
 
 
@@ -160,10 +162,21 @@ def test_a_month_of_nothing_leaves_no_dust():
     assert (state.aborted[0], state.finished[0], state.peak[0], state.usual[0], state.on[0]) == (0, 0, 0, 0, False)
 
 
-def test_the_queue_worth_having_is_what_the_slots_can_start_within_the_objective():
-    """96 slots are freed every 20 s: 48 of those that wait get one within 10 s."""
-    state, _ = told(CascadeState.fresh(1), [CALM] * 10 + [JAM] * 3)
-    said = cascade.cascades(state, slots=column(96.0), wait_seconds=column(10.0), stay_seconds=column(20.0))
-    assert said[0].queue_limit == pytest.approx(48.0)
-    assert said[0].aborted_per_second == pytest.approx(260.0 / TICK, rel=0.1)
-    assert said[0].arrivals_per_second == pytest.approx(500.0 / TICK, rel=0.1)
+def said(state, *, long_stay=60.0):
+    pool = {"slots": 96.0, "wait_seconds": 10.0, "stay_seconds": 20.0, "long_stay_seconds": long_stay}
+    return cascade.cascades(state, **{name: column(value) for name, value in pool.items()})
+
+
+def test_the_queue_worth_having_is_what_the_slots_can_answer_before_clients_give_up():
+    """300 leave the queue of 2,400 every 15 s: a wait of 120 s. 96 slots are freed every 20 s: 288 in 60 s."""
+    early, _ = told(CascadeState.fresh(1), [CALM] * 10 + [JAM] * 2)
+    assert said(early)[0].queue_limit == pytest.approx(48.0), "nobody's patience is known yet"
+    state, _ = told(CascadeState.fresh(1), [CALM] * 10 + [JAM] * 8)
+    found = said(state)[0]
+    assert found.patience_seconds == pytest.approx(120.0, rel=0.1)
+    assert found.queue_limit == pytest.approx(96 * (found.patience_seconds - 60.0) / 20.0)
+    assert found.aborted_per_second == pytest.approx(260.0 / TICK, rel=0.1)
+    assert found.arrivals_per_second == pytest.approx(500.0 / TICK, rel=0.1)
+    drained, _ = told(state, [replace(JAM, waiting=300.0)])
+    assert said(drained)[0].patience_seconds == found.patience_seconds, "clients have not become less patient"
+    assert said(state, long_stay=300.0)[0].queue_limit == pytest.approx(48.0), "what can start within the objective"

@@ -258,6 +258,7 @@ def test_while_answers_time_out_nobody_goes_and_the_floor_still_makes_the_pool_g
         finished_per_second=2.0,
         arrivals_per_second=30.0,
         distinct_per_second=8.0,
+        patience_seconds=120.0,
         queue_limit=40.0,
     )
     held = decided(service(4, behavior=AT_ONCE), seen(3), demand(3.0, cascade=cascade))

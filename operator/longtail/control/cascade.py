@@ -25,6 +25,7 @@ def _words(cascade: Cascade) -> str:
         f"since {since}: {cascade.aborted_per_second:.1f} requests a second are given up and "
         f"{cascade.finished_per_second:.1f} are answered; of {cascade.arrivals_per_second:.1f} that arrive about "
         f"{cascade.distinct_per_second:.1f} are new, and the others asked again; no replica is taken away meanwhile. "
-        f"At most {cascade.queue_limit:.0f} waiting requests can be started within the objective: limit the queue to "
-        "that, at the gateway or in the engines (vLLM: --max-num-queued-reqs, for each replica its part)"
+        f"Clients wait for about {cascade.patience_seconds:.0f} s; {cascade.queue_limit:.0f} waiting requests can be "
+        "answered by then: limit the queue to that, at the gateway or in the engines (vLLM: --max-num-queued-reqs, for "
+        "each replica its part)"
     )

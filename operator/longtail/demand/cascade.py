@@ -42,6 +42,8 @@ HARDLY = 0.5
 """Share of the ends that are given up from which on hardly anybody is answered, whatever there was before."""
 LEAST_REQUESTS = 5.0
 """That were given up within the memory: a pool of two requests has no cascades."""
+LONGEST_SECONDS = 3600.0
+"""Nobody is believed to wait longer."""
 _DUST = 1e-9
 
 
@@ -65,6 +67,8 @@ class CascadeState:
     """For how long it has looked over."""
     before: Array
     """Requests per second as they arrived when it began, or less if fewer have arrived since."""
+    patience_seconds: Array
+    """Longest wait since it began: about what clients put up with."""
     pods: Array
     """That reported at the last tick."""
 
@@ -72,7 +76,7 @@ class CascadeState:
     def fresh(cls, services: int) -> "CascadeState":
         """Nothing seen."""
         zeros = np.zeros(services)
-        return cls(*(zeros for _ in range(10)))
+        return cls(*(zeros for _ in range(11)))
 
     @property
     def on(self) -> Mask:
@@ -122,14 +126,15 @@ def follow(
     ends: Ends,
     arrived: Array,
     covered: Mask,
+    waiting: Array,
     waits: Mask,
     now: float,
     elapsed_seconds: float,
 ) -> tuple[CascadeState, Array]:
     """The state after an interval, and how many distinct requests arrived in it; shape (services,).
 
-    ``arrived`` are all that did, ``covered`` is where they and ``ends`` are of the time since the last tick, ``waits``
-    where requests wait that full replicas keep waiting.
+    ``arrived`` are all that did, ``covered`` is where they and ``ends`` are of the time since the last tick,
+    ``waiting`` how many wait, and ``waits`` where full replicas keep them waiting.
 
     Each that was given up asks again, so distinct are those that arrived less those; but at least as many as arrived
     before it began (if so many do), for those who have asked for the last time are not asked for again.
@@ -155,6 +160,9 @@ def follow(
     before = np.where(learned & (since > 0), np.minimum(before, came / np.maximum(seconds, _DUST)), before)
     floor = np.minimum(before, rate) * elapsed_seconds
     on = since > 0
+    leaving = np.maximum(lost + done, _DUST) / np.maximum(seconds, _DUST)
+    settled = on & learned & (now - since >= 2 * MEMORY_SECONDS)  # while ever more leave, their mean is behind
+    wait = np.where(settled, np.minimum(waiting / leaving, LONGEST_SECONDS), 0.0)
     distinct = np.where(on & learned, np.maximum(arrived - np.maximum(given_up, 0.0), floor), arrived)
     after = CascadeState(
         aborted=lost,
@@ -166,17 +174,24 @@ def follow(
         since=since,
         calm_seconds=np.where(on, calm_seconds, 0.0),
         before=before,
+        patience_seconds=np.where(on, np.maximum(np.where(state.on, state.patience_seconds, 0.0), wait), 0.0),
         pods=ends.pods,
     )
     return after, distinct
 
 
-def cascades(state: CascadeState, *, slots: Array, wait_seconds: Array, stay_seconds: Array) -> dict[int, Cascade]:
+def cascades(
+    state: CascadeState, *, slots: Array, wait_seconds: Array, stay_seconds: Array, long_stay_seconds: Array
+) -> dict[int, Cascade]:
     """What there is to say, by row, of the services that have a cascade.
 
     ``slots`` of the whole pool; ``wait_seconds`` is what a request may wait for one, ``stay_seconds`` how long it holds
-    it. Of a queue in front of C slots C / S leave in a second, so C x wait / S of those that wait are still in time.
+    it, and all but one in twenty no longer than ``long_stay_seconds``. In a queue that nearly all give up, whoever
+    comes to a slot has waited nearly as long as anybody would: the requests that wait over those that leave in a
+    second (Little). Of a queue in front of C slots C / S leave in a second, so C x wait / S can be answered while
+    their clients are there, where wait is their patience less a long stay, or what the objective allows if more.
     """
+    wait = np.maximum(state.patience_seconds - long_stay_seconds, wait_seconds)
     return {
         row: Cascade(
             since=float(state.since[row]),
@@ -186,7 +201,8 @@ def cascades(state: CascadeState, *, slots: Array, wait_seconds: Array, stay_sec
             distinct_per_second=max(
                 float((state.arrived[row] - state.aborted[row]) / state.seconds[row]), float(state.before[row])
             ),
-            queue_limit=float(slots[row] * wait_seconds[row] / stay_seconds[row]),
+            patience_seconds=float(state.patience_seconds[row]),
+            queue_limit=float(slots[row] * wait[row] / stay_seconds[row]),
         )
         for row in np.flatnonzero(state.on).tolist()
     }

@@ -69,8 +69,10 @@ class Cascade:
     """All, those that were asked again included."""
     distinct_per_second: float
     """Of these, as many as are not known to be asked again."""
+    patience_seconds: float
+    """About how long clients wait before they give up."""
     queue_limit: float
-    """Waiting requests of the whole pool that can still be started within the objective: more need not be let in."""
+    """Waiting requests of the whole pool that can still be answered in time: more need not be let in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,7 @@ def follow(
         ends=_ends(state.service, seen),
         arrived=counted,
         covered=covered,
+        waiting=seen.waiting.value,
         waits=saturated,
         now=clock.now,
         elapsed_seconds=clock.elapsed_seconds,

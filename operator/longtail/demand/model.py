@@ -165,6 +165,7 @@ def step(
         slots=replica.slots * np.maximum(seen.ready_pods, 1.0),
         wait_seconds=parameters.queue_wait_seconds,
         stay_seconds=followed.survival.mean * followed.tpot_seconds,
+        long_stay_seconds=followed.survival.quantile(0.95) * followed.tpot_seconds,
     )
     answers = replace(answers, cascades=cascades) if cascades else answers
     return answers, DemandMemory(keys=tuple(keys), now=clock.now, width_seconds=width, state=state, kept=kept)
