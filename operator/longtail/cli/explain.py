@@ -26,6 +26,7 @@ from longtail.policy.fleet import Mode
 _RUNGS: dict[Rung, str] = {
     Rung.REACTIVE: "for the requests at hand",
     Rung.FORECAST: "for the requests to come",
+    Rung.EFFORT: "for as much thinking as usual",
     Rung.FALLBACK: "unseen for too long",
     Rung.FLOOR: "at least",
     Rung.CEILING: "at most",
@@ -40,7 +41,7 @@ _MODES: dict[Mode, str] = {
     Mode.ADVISE: "Advise: the number is published, not written",
     Mode.ACTIVE: "Active: the number is written to the target",
 }
-_GOOD_WHEN_FALSE = frozenset({"Conflict", "ScalingLimited", "CapacityPending"})
+_GOOD_WHEN_FALSE = frozenset({"Conflict", "ScalingLimited", "CapacityPending", "EffortReduced"})
 
 
 @click.command()
