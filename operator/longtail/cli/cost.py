@@ -45,7 +45,7 @@ from longtail.signals.sources import MetricsSource
 from longtail.workbench.cost_history import ByClass, ByWindow, OperatorHistory, Windows, from_looks, summed
 
 _STEP_SECONDS = int(GAP_SECONDS)
-_WINDOW_SECONDS = ((86_400, 300), (7 * 86_400, 900))
+_WINDOW_SECONDS = ((3600, 60), (86_400, 300), (7 * 86_400, 900))
 """Length of a window by the longest time that is cut so; an hour beyond."""
 
 
