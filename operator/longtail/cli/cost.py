@@ -19,7 +19,7 @@ from longtail.api import to_policy
 from longtail.api.resource import KIND, read_spec
 from longtail.api.spec import ReasoningServingSpec
 from longtail.cli.backtest_fields import apply_fields, parse_field
-from longtail.cli.cost_report import CostReport, row, table, time_text
+from longtail.cli.cost_report import CostReport, report_of, table
 from longtail.cli.recording import (
     SETTLED_SECONDS,
     bars,
@@ -168,10 +168,10 @@ def windows_of(since: str, until: str | None, *, clock: Clock) -> Windows:
         SettingsError: the times cannot be read, or there is nothing between them.
     """
     now = clock.unix_seconds()
-    start, end = _time("--since", since, now), now if until is None else _time("--until", until, now)
+    start, end = _time("--since", since, now), now if until is None else min(_time("--until", until, now), now)
     span = end - start
     length = next((seconds for longest, seconds in _WINDOW_SECONDS if span <= longest), 3600)
-    first, last = int(start) // length * length, int(min(end, now)) // length * length
+    first, last = int(start) // length * length, int(end) // length * length
     if last <= first:
         raise SettingsError(
             f"--since: there is not a whole window of {length} s between {since!r} and {until or 'now'!r}"
@@ -221,20 +221,12 @@ async def _report(namespace: str, resources: Sequence[_Resource], options: _Opti
             ]
         finally:
             client.close()
-    everything: ByClass = {}
-    for one in readings:
-        everything = summed({0: everything}, one.classes)
-    share = sum(one.operator_share for one in readings) / len(readings)
-    return CostReport(
-        namespace=namespace,
-        since=time_text(options.windows.start_seconds),
-        until=time_text(options.windows.end_seconds),
-        currency=None if prices is None else prices.currency,
-        services=[
-            row(one.name, one.classes, prices, operator_share=one.operator_share)
-            for one in sorted(readings, key=lambda one: one.name)
-        ],
-        total=row("all", everything, prices, operator_share=share),
+    return report_of(
+        namespace,
+        [(one.name, one.classes, one.operator_share) for one in readings],
+        prices,
+        since=options.windows.start_seconds,
+        until=options.windows.end_seconds,
         not_counted=[one.name for one in readings if not one.whole],
     )
 

@@ -1,7 +1,7 @@
 """The costs of services over a time, as figures and as a table."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from rich.console import Group, RenderableType
@@ -11,7 +11,7 @@ from rich.text import Text
 from longtail.control.costs import priced, significant
 from longtail.control.prices import Prices
 from longtail.policy.accounting import PHASES, Account, Phase
-from longtail.workbench.cost_history import altogether
+from longtail.workbench.cost_history import altogether, summed
 
 _OTHERS = (Phase.UNAVAILABLE, Phase.UNKNOWN)
 
@@ -49,8 +49,10 @@ class CostReport:
     currency: str | None
     services: Sequence[Row]
     total: Row
-    not_counted: Sequence[str]
+    not_counted: Sequence[str] = ()
     """Services of which nobody says how many GPUs a replica takes."""
+    unpriced: Sequence[str] = ()
+    """Classes of GPU without a price."""
 
 
 def row(name: str, classes: Mapping[str, Account], prices: Prices | None, *, operator_share: float) -> Row:
@@ -81,6 +83,46 @@ def row(name: str, classes: Mapping[str, Account], prices: Prices | None, *, ope
         gpu_hours_per_thousand_answers=_times(one.gpu_hours_per_answer, 1.0, 1e3),
         idle_percent=None if one.idle_share is None else 100 * one.idle_share,
         operator_percent=100 * operator_share,
+    )
+
+
+def report_of(
+    namespace: str,
+    readings: Sequence[tuple[str, Mapping[str, Account], float]],
+    prices: Prices | None,
+    *,
+    since: float,
+    until: float,
+    not_counted: Sequence[str] = (),
+) -> CostReport:
+    """The figures of all services.
+
+    Args:
+        namespace: of all of them.
+        readings: name, accounts by class of GPU, and share of the time that the operator counted.
+        prices: None where there are none.
+        since: Unix seconds.
+        until: Unix seconds.
+        not_counted: names of services that are not whole.
+    """
+    rows = [row(name, classes, prices, operator_share=share) for name, classes, share in sorted(readings)]
+    everything: dict[str, Account] = {}
+    for _, classes, _ in readings:
+        everything = summed({0: everything}, classes)
+    total = row("all", everything, prices, operator_share=sum(share for _, _, share in readings) / len(readings))
+    if any(each.output_tokens and each.amount_per_million_reasoning_tokens is None for each in rows):
+        # What a gateway tells of one service says nothing of another.
+        total = replace(total, amount_per_million_reasoning_tokens=None)
+    unpriced = {gpu_class for gpu_class in total.gpu_hours_by_class if prices is None or prices.of(gpu_class) is None}
+    return CostReport(
+        namespace=namespace,
+        since=time_text(since),
+        until=time_text(until),
+        currency=None if prices is None else prices.currency,
+        services=rows,
+        total=total,
+        not_counted=not_counted,
+        unpriced=sorted(unpriced),
     )
 
 
@@ -163,11 +205,8 @@ def _notes(report: CostReport) -> Iterator[Text]:
             "more; the rest is from the engines' series, where cold starts and drains are not seen.",
             style="dim",
         )
-    unpriced = sorted(
-        {gpu_class for each in seen for gpu_class in each.gpu_hours_by_class} if report.currency is None else ()
-    )
-    if unpriced:
-        yield Text(f"There are no prices of {_listed(unpriced)}: give them with --prices.", style="dim")
+    if report.unpriced:
+        yield Text(f"There is no price of {_listed(report.unpriced)}: give it with --prices.", style="dim")
     if any(each.amount_per_million_reasoning_tokens is None and each.amount for each in seen):
         yield Text("Reasoning tokens are told by a gateway alone: spec.gateway.model.", style="dim")
 
