@@ -14,6 +14,7 @@ from longtail.api.status import (
     StartupStatus,
 )
 from longtail.cluster.status import quantise
+from longtail.control.cost_status import cost_status
 from longtail.control.outcome import Outcome
 from longtail.control.thinking import effort_status
 from longtail.demand.estimate import Demand
@@ -52,6 +53,7 @@ def build_status(
         startup=_startup(demand),
         capacity=_capacity(demand),
         effort=effort_status(outcome),
+        cost=cost_status(outcome.cost),
         decision=_decision(decision, previous=previous, time=time),
         last_scale_time=time if outcome.rescaled else scaled_before,
     )
