@@ -9,6 +9,7 @@ MetricsAvailable  the engines are seen: fresh and from every pod that should rep
 Conflict          somebody else scales the same target: we hold, or leave each of their numbers for a grace
 CapacityPending   replicas that were asked for are not coming, and why
 DrainReady        replicas can leave without cutting a request short, and be called back; else what to add
+LengthsChanged    answers have become longer or shorter, and what that costs
 ================  ==========================================================================================
 
 Reasons are stable: alerts may compare them. Every condition is set from the first visit on, ``Unknown`` where
@@ -22,6 +23,7 @@ from longtail.cluster.routing import cost_owners
 from longtail.cluster.status import ConditionValue
 from longtail.control.capacity import capacity_pending
 from longtail.control.fleet import victim_order
+from longtail.control.lengths_changed import lengths_changed
 from longtail.control.outcome import Outcome
 from longtail.demand.observation import Quality, worst
 from longtail.errors import SpecError
@@ -43,6 +45,7 @@ def conditions(outcome: Outcome) -> tuple[ConditionValue, ...]:
         _conflict(outcome),
         capacity_pending(outcome),
         _drain_ready(outcome),
+        lengths_changed(outcome),
     )
     return (_ready(outcome, rest), *rest)
 
