@@ -34,7 +34,9 @@ def lengths_changed(outcome: Outcome, *, money: Money | None = None) -> Conditio
     lengths = decision.demand.lengths
     if lengths.change is not None:
         reason = "LongerAnswers" if lengths.change.factor > 1 else "ShorterAnswers"
-        return ConditionValue(_TYPE, ConditionStatus.TRUE, reason, in_words(lengths.change, money=money))
+        effort = decision.effort
+        ours = f"; effort level {effort.level.name} is in force" if effort is not None and effort.index > 0 else ""
+        return ConditionValue(_TYPE, ConditionStatus.TRUE, reason, in_words(lengths.change, money=money) + ours)
     if not lengths.watched:
         message = f"fewer than {LEAST_REQUESTS:.0f} answers have been seen, too few to tell others from them"
         return ConditionValue(_TYPE, ConditionStatus.UNKNOWN, "NotLearnedYet", message)

@@ -81,7 +81,7 @@ class DriftState:
     began: Array
     """When it changed."""
     found: Array
-    """When that was noticed."""
+    """When that was noticed; -inf before the first time."""
     before_mean: Array
     """Mean length before, in tokens."""
     before_half_square: Array
@@ -105,7 +105,7 @@ class DriftState:
             block_seconds=zeros,
             factor=zeros,
             began=zeros,
-            found=zeros,
+            found=np.full(services, -np.inf),
             before_mean=zeros,
             before_half_square=zeros,
         )
@@ -125,6 +125,8 @@ class Found:
     ended: Array32
     """Shape (len(services), `BUCKETS`)."""
     exposed: Array32
+    sure: Mask
+    """Where a service that varies so little has never seen the like; shape (len(services),)."""
 
 
 def scaled(factor: float) -> Array:
@@ -237,14 +239,14 @@ def _found(state: DriftState, *, limit: Array, now: float) -> tuple[DriftState, 
     alarm: Mask = (state.evidence > THRESHOLD) & ((sure & (age >= SOONEST_SECONDS)) | (age >= LASTING_SECONDS))
     rows = np.flatnonzero(alarm.any(axis=1))
     if not len(rows):
-        return state, Found(rows, state.reference[rows], state.reference[rows])
+        return state, Found(rows, state.reference[rows], state.reference[rows], sure[rows, 0])
     way = state.evidence[rows].argmax(axis=1)
     before = Survival.of(hazard=state.reference[rows].astype(np.float64), limit=limit[rows])
     mean = _mean(state.ended[rows, way], state.exposed[rows, way], before)
     factor = mean / before.mean
     large = np.where(way == 0, factor, 1 / factor) >= LEAST_FACTOR
     rows, way, factor, mean = rows[large], way[large], factor[large], mean[large]
-    found = Found(rows, state.ended[rows, way], state.exposed[rows, way])
+    found = Found(rows, state.ended[rows, way], state.exposed[rows, way], sure[rows, way])
     news = state.factor[rows]
     further = (news > 0) & ((news > 1) == (factor > 1)) & (now - state.found[rows] <= CHAIN_SECONDS)
     before_mean = np.where(further, state.before_mean[rows], before.mean[large])

@@ -105,14 +105,18 @@ def learn(
 
 
 def learn_anew(state: LengthState, found: Found) -> LengthState:
-    """The state with what was learned before a change of lengths forgotten, where one was found."""
+    """The state with what was learned before a change of lengths forgotten, where one was found.
+
+    The recent sums only where it is sure: what varies anyway goes back as fast as it came, and they forget by themselves.
+    """
     if not len(found.services):
         return state
     ended, exposed, recent_ended, recent_exposed = (
         sums.copy() for sums in (state.ended, state.exposed, state.recent_ended, state.recent_exposed)
     )
-    ended[found.services] = recent_ended[found.services] = found.ended
-    exposed[found.services] = recent_exposed[found.services] = found.exposed
+    ended[found.services], exposed[found.services] = found.ended, found.exposed
+    sure = found.services[found.sure]
+    recent_ended[sure], recent_exposed[sure] = found.ended[found.sure], found.exposed[found.sure]
     return LengthState(ended=ended, exposed=exposed, recent_ended=recent_ended, recent_exposed=recent_exposed)
 
 
