@@ -107,7 +107,7 @@ def learn(
 def learn_anew(state: LengthState, found: Found) -> LengthState:
     """The state with what was learned before a change of lengths forgotten, where one was found.
 
-    The recent sums only where it is sure: what varies anyway goes back as fast as it came, and they forget by themselves.
+    The recent sums only where it is sure: what varies anyway goes back as it came, and they forget by themselves.
     """
     if not len(found.services):
         return state
