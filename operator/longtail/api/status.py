@@ -83,6 +83,19 @@ class DemandStatus(Model):
     """Share of requests that waited at most objective.queueWaitSeconds, as the engines report it."""
 
 
+class LengthChangeStatus(Model):
+    """The last change of the output lengths, while it is news."""
+
+    since: Time
+    """When it began."""
+    percent: Count
+    """Mean length now in percent of the mean length before."""
+    before_tokens: Count
+    """Mean length before."""
+    replica_hours_per_day: int
+    """What the change costs at the present rate of requests; below zero: what it saves."""
+
+
 class LengthsStatus(Model):
     """Estimated length of an answer in output tokens, reasoning included."""
 
@@ -94,6 +107,8 @@ class LengthsStatus(Model):
     """99 of 100 answers are shorter."""
     tail_percent: Percent
     """Share of answers beyond the last bucket of the engine's histogram: the part that is only guessed."""
+    change: LengthChangeStatus | None = None
+    """The last change, while it is news: absent where lengths are steady."""
 
 
 class StartupStatus(Model):

@@ -10,6 +10,7 @@ Conflict          somebody else scales the same target: we hold, or leave each o
 CapacityPending   replicas that were asked for are not coming, and why
 DrainReady        replicas can leave without cutting a request short, and be called back; else what to add
 EffortReduced     requests are to think less than usual, until replicas come
+LengthsChanged    answers have become longer or shorter, and what that costs
 ================  ==========================================================================================
 
 Reasons are stable: alerts may compare them. Every condition is set from the first visit on, ``Unknown`` where
@@ -23,6 +24,7 @@ from longtail.cluster.routing import cost_owners
 from longtail.cluster.status import ConditionValue
 from longtail.control.capacity import capacity_pending
 from longtail.control.fleet import victim_order
+from longtail.control.lengths_changed import lengths_changed
 from longtail.control.outcome import Outcome
 from longtail.control.thinking import effort_reduced
 from longtail.demand.observation import Quality, worst
@@ -46,6 +48,7 @@ def conditions(outcome: Outcome) -> tuple[ConditionValue, ...]:
         capacity_pending(outcome),
         _drain_ready(outcome),
         effort_reduced(outcome),
+        lengths_changed(outcome),
     )
     return (_ready(outcome, rest), *rest)
 

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from longtail.demand import arrivals, capacity, inflight, lengths
+from longtail.demand import arrivals, capacity, drift, inflight, lengths
 from longtail.demand.buckets import BUCKETS, Array, Mask, clip, spread
 from longtail.demand.fleet_arrays import SATURATED, FleetArrays, Parameters
 from longtail.demand.memory import FleetState, ServiceState
@@ -76,12 +76,23 @@ def follow(
         width_seconds=width_seconds,
     )
     learned = covered & gauges_fresh & state.service.running_fresh
+    whole = learned & seen.finished_known
+    natural = lengths.natural(ended, settled)
     length_state = lengths.learn(
         state.lengths,
-        ended=ended,
+        ended=natural,
         exposed=exposed,
-        survival=settled,
-        learned=learned & seen.finished_known,
+        finished=ended.sum(axis=1),
+        learned=whole,
+        elapsed_seconds=clock.elapsed_seconds,
+    )
+    drift_state, found = drift.watch(
+        state.drift,
+        ended=natural,
+        exposed=exposed,
+        settled=settled,
+        learned=whole,
+        now=clock.now,
         elapsed_seconds=clock.elapsed_seconds,
     )
     growth = np.where(state.service.waiting_fresh & seen.waiting.fresh, seen.waiting.value - state.service.waiting, 0.0)
@@ -104,7 +115,8 @@ def follow(
         state,
         service=service,
         flight=flight,
-        lengths=length_state,
+        lengths=lengths.learn_anew(length_state, found),
+        drift=drift_state,
         arrivals=arrival_state,
         capacity=_capacity(
             state, service, clock=clock, seen=seen, covered=covered, saturated=saturated, parameters=parameters

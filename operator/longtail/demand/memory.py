@@ -11,6 +11,7 @@ from longtail.demand.attainment import AttainmentState
 from longtail.demand.buckets import Array, Index, Mask
 from longtail.demand.calibration import CalibrationState
 from longtail.demand.capacity import CapacityState
+from longtail.demand.drift import DriftState
 from longtail.demand.experts import EXPERTS, ExpertState
 from longtail.demand.inflight import COHORTS, InFlight
 from longtail.demand.ledger import Ledger
@@ -60,6 +61,7 @@ class FleetState:
     service: ServiceState
     flight: InFlight
     lengths: LengthState
+    drift: DriftState
     arrivals: ArrivalState
     capacity: CapacityState
     startup: StartupState
@@ -78,6 +80,7 @@ class FleetState:
             service=ServiceState.fresh(services),
             flight=InFlight.fresh(services),
             lengths=LengthState.fresh(services),
+            drift=DriftState.fresh(services),
             arrivals=ArrivalState.fresh(services),
             capacity=CapacityState.fresh(services),
             startup=StartupState.fresh(services),
