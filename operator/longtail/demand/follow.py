@@ -91,7 +91,8 @@ def follow(
         ended=natural,
         exposed=exposed,
         settled=settled,
-        learned=whole,
+        # Answers that are shorter because we asked for it are no news.
+        learned=whole & np.isinf(state.thinking.limit_tokens),
         now=clock.now,
         elapsed_seconds=clock.elapsed_seconds,
     )
