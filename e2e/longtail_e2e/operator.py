@@ -45,6 +45,8 @@ _RULES: Final[tuple[Mapping[str, Any], ...]] = (
     {"apiGroups": ["*"], "resources": ["*/scale"], "verbs": ["get", "patch"]},
     {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["list", "watch"]},
     {"apiGroups": ["keda.sh"], "resources": ["scaledobjects"], "verbs": ["list", "watch"]},
+    # Levels of thinking.
+    {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "patch"]},
     {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
     # Kopf follows definitions that come and go.
     {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from longtail.control.prices import Price
 from longtail.control.settings import load_settings
 from longtail.control.sources import read_sources
 from longtail.signals.sources import BasicFile, BearerFile
@@ -64,6 +66,8 @@ def test_lint_finds_nothing(helm: Helm, chart: str) -> None:
             "at '/metricsSources/default'",
             id="two-ways-to-authenticate",
         ),
+        pytest.param({"prices": {"gpuHour": {"H100": -1}}}, "at '/prices/gpuHour/H100'", id="negative-price"),
+        pytest.param({"prices": {"currency": "dollars"}}, "at '/prices/currency'", id="no-currency"),
         pytest.param({"rbac": {"scaleTargets": []}}, "at '/rbac/scaleTargets'", id="nothing-to-scale"),
         pytest.param(
             {"prometheusRule": {"alerts": {"disabled": ["LongtailNoLeder"]}}},
@@ -106,6 +110,7 @@ def test_the_operator_understands_its_flags_and_its_sources(helm: Helm, tmp_path
         "watchNamespaces": ["team-a", "team-b"],
         "podLabelSelector": "longtail.dev/route",
         "extraArgs": ["--backfill-seconds=3600"],
+        "prices": {"currency": "EUR", "gpuHour": {"default": 2, "H100": "2.99", "L40S": 1.1}},
     }
     manifests = helm.template(values, namespace=NAMESPACE)
     (container,) = pod_spec(manifests)["containers"]
@@ -115,10 +120,19 @@ def test_the_operator_understands_its_flags_and_its_sources(helm: Helm, tmp_path
     file = tmp_path / "metrics-sources.yaml"
     (config,) = of_kind(manifests, "ConfigMap")
     file.write_text(config["data"]["metrics-sources.yaml"])
-    settings = load_settings(environment={"LONGTAIL_INSTANCE": "pod"}, flags=given | {"metrics_sources_file": file})
+    prices_file = tmp_path / Path(given["prices_file"]).name
+    prices_file.write_text(config["data"][prices_file.name])
+    files = {"metrics_sources_file": file, "prices_file": prices_file}
+    settings = load_settings(environment={"LONGTAIL_INSTANCE": "pod"}, flags=given | files)
     assert settings.namespaces == ("team-a", "team-b")
     assert settings.lease_namespace == NAMESPACE
     assert settings.backfill_seconds == 3600
+
+    prices = settings.prices()
+    assert prices is not None
+    assert [prices.of(gpu_class) for gpu_class in ("H100", "L40S", "T4")] == [
+        Price(Decimal(amount), "EUR") for amount in ("2.99", "1.1", "2")
+    ]
 
     sources = {source.name: source for source in read_sources(file)}
     assert isinstance(sources["default"].authentication, BearerFile)
@@ -126,6 +140,13 @@ def test_the_operator_understands_its_flags_and_its_sources(helm: Helm, tmp_path
     assert sources["tenant-a"].headers == {"X-Scope-OrgID": "tenant-a"}
     assert sources["edge"].labels.pod == "kubernetes_pod_name"
     assert sources["edge"].scrape_interval_seconds == 30
+
+
+def test_without_prices_there_is_no_file_of_them(helm: Helm) -> None:
+    manifests = helm.template({}, namespace=NAMESPACE)
+    (config,) = of_kind(manifests, "ConfigMap")
+    assert set(config["data"]) == {"metrics-sources.yaml"}
+    assert not [flag for flag in pod_spec(manifests)["containers"][0]["args"] if "prices" in flag]
 
 
 def _named(flag: str) -> tuple[str, str]:

@@ -3,8 +3,9 @@
 import pytest
 
 from longtail.api.resource import read_spec
-from longtail.cli.backtest import candidates_of, duration, peers_of, step_of
+from longtail.cli.backtest import candidates_of, peers_of, step_of
 from longtail.cli.backtest_fields import apply_fields, parse_field
+from longtail.cli.recording import duration
 from longtail.errors import SettingsError, SpecError
 from longtail.workbench.backtest import Learned
 

@@ -130,6 +130,17 @@ class CapacityOverride(Model):
     """Tokens that the KV cache of one replica can hold."""
 
 
+class Gpus(Model):
+    """The GPUs of one replica, where its pod template does not say. Absent fields are read from the template."""
+
+    gpu_class: Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")] | None = (
+        Field(default=None, alias="class")
+    )
+    """Model, such as H100, as prices and budgets name it; capital and small letters are the same."""
+    per_replica: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """GPUs of one replica: of a LeaderWorkerSet those of a whole group."""
+
+
 class LengthPriors(Model):
     """Length of an answer, reasoning included, until enough answers have been seen."""
 
@@ -214,6 +225,8 @@ class ReasoningServingSpec(Model):
     """What the users of the model are promised."""
     capacity: CapacityOverride = CapacityOverride()
     """What one replica can hold, where it should not be learned."""
+    gpus: Gpus = Gpus()
+    """The GPUs of one replica, where its pod template does not say."""
     lengths: LengthPriors = LengthPriors()
     """First guess of the length of an answer. Learned afterwards."""
     startup: StartupPrior = StartupPrior()

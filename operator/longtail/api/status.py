@@ -83,6 +83,19 @@ class DemandStatus(Model):
     """Share of requests that waited at most objective.queueWaitSeconds, as the engines report it."""
 
 
+class LengthChangeStatus(Model):
+    """The last change of the output lengths, while it is news."""
+
+    since: Time
+    """When it began."""
+    percent: Count
+    """Mean length now in percent of the mean length before."""
+    before_tokens: Count
+    """Mean length before."""
+    replica_hours_per_day: int
+    """What the change costs at the present rate of requests; below zero: what it saves."""
+
+
 class LengthsStatus(Model):
     """Estimated length of an answer in output tokens, reasoning included."""
 
@@ -94,6 +107,8 @@ class LengthsStatus(Model):
     """99 of 100 answers are shorter."""
     tail_percent: Percent
     """Share of answers beyond the last bucket of the engine's histogram: the part that is only guessed."""
+    change: LengthChangeStatus | None = None
+    """The last change, while it is news: absent where lengths are steady."""
 
 
 class StartupStatus(Model):
@@ -129,6 +144,50 @@ class EffortStatus(Model):
     """When the level was entered."""
     because: Text
     """Why this level, with its figures."""
+
+
+Amount = Annotated[str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?$")]
+"""A decimal number, which is a Kubernetes quantity too. The API has no floats."""
+
+
+class DayCostStatus(Model):
+    """The last 24 hours, as far as this operator has seen them: it starts anew when the operator does."""
+
+    known_hours: Count
+    """How many of the 24 hours these figures are of."""
+    gpu_hours: Amount
+    """GPU-hours held, starts, drains and headroom included."""
+    amount: Amount | None = None
+    """What they cost, at the present price."""
+    amount_per_thousand_answers: Amount | None = None
+    """All of it, over the answered requests."""
+    amount_per_million_output_tokens: Amount | None = None
+    """All of it, over the output tokens, reasoning included."""
+    amount_per_million_reasoning_tokens: Amount | None = None
+    """All of it, over the reasoning tokens alone, where a gateway tells them (gateway.model)."""
+    headroom_percent: Percent
+    """Share of the GPU-hours that ready replicas had free slots for."""
+    starting_percent: Percent
+    """Share of the GPU-hours that cold starts took."""
+    draining_percent: Percent
+    """Share of the GPU-hours that draining replicas took."""
+    idle_percent: Percent | None = None
+    """Share of the GPU-hours of ready replicas in which the GPUs did nothing, where DCGM is read."""
+
+
+class CostStatus(Model):
+    """What the pool costs. Amounts are decimal strings in the currency; without prices there are none."""
+
+    gpu_class: Annotated[str, Field(max_length=128)] | None = None
+    """Model of its GPUs."""
+    gpus: Count
+    """GPUs that its pods hold now: those that start or drain too, those that wait for a node not."""
+    currency: Annotated[str, Field(max_length=3)] | None = None
+    """ISO 4217 code."""
+    hourly_amount: Amount | None = None
+    """What these GPUs cost in an hour."""
+    last_day: DayCostStatus | None = None
+    """The last 24 hours."""
 
 
 class LadderStepStatus(Model):
@@ -185,6 +244,8 @@ class ReasoningServingStatus(Model):
     """What one replica can hold."""
     effort: EffortStatus | None = None
     """How much requests may think."""
+    cost: CostStatus | None = None
+    """What the pool costs."""
     decision: DecisionStatus | None = None
     """The last decision, and how its number came about."""
     last_scale_time: Time | None = None

@@ -7,6 +7,7 @@ from longtail.api.scaling import ScaleDownRules, ScaleUpRules, ScalingBehavior
 from longtail.api.spec import ReasoningServingSpec
 from longtail.demand.parameters import CapacityOverride, Objective, ServiceParameters
 from longtail.policy.fleet import (
+    UNKNOWN_GPU_CLASS,
     Behavior,
     DrainRules,
     EffortClass,
@@ -14,6 +15,7 @@ from longtail.policy.fleet import (
     EffortPolicy,
     EffortRules,
     Fallback,
+    GpuShape,
     Limits,
     ScalingPolicy,
     ScalingRules,
@@ -73,6 +75,16 @@ def effort(spec: ReasoningServingSpec) -> EffortRules | None:
         valid_seconds=float(block.valid_seconds),
         classes=tuple(EffortClass(each.name, names.index(each.lowest_level)) for each in block.classes),
     )
+
+
+def gpus(spec: ReasoningServingSpec, read: GpuShape | None) -> GpuShape | None:
+    """The GPUs of one replica: what the user says, and for the rest what was read from the pods."""
+    stated = spec.gpus
+    count = stated.per_replica or (read.per_replica if read is not None else None)
+    if count is None:
+        return None
+    known = read.gpu_class if read is not None else UNKNOWN_GPU_CLASS
+    return GpuShape(gpu_class=stated.gpu_class.upper() if stated.gpu_class else known, per_replica=count)
 
 
 def behavior(block: ScalingBehavior) -> Behavior:

@@ -26,6 +26,7 @@ from longtail.policy.fleet import Mode
 _RUNGS: dict[Rung, str] = {
     Rung.REACTIVE: "for the requests at hand",
     Rung.FORECAST: "for the requests to come",
+    Rung.EFFORT: "for as much thinking as usual",
     Rung.FALLBACK: "unseen for too long",
     Rung.FLOOR: "at least",
     Rung.CEILING: "at most",
@@ -40,7 +41,7 @@ _MODES: dict[Mode, str] = {
     Mode.ADVISE: "Advise: the number is published, not written",
     Mode.ACTIVE: "Active: the number is written to the target",
 }
-_GOOD_WHEN_FALSE = frozenset({"Conflict", "ScalingLimited", "CapacityPending"})
+_GOOD_WHEN_FALSE = frozenset({"Conflict", "ScalingLimited", "CapacityPending", "EffortReduced", "LengthsChanged"})
 
 
 @click.command()
@@ -168,6 +169,13 @@ def _model_lines(status: ReasoningServingStatus) -> Iterable[str]:
             f"an answer has {lengths.mean_tokens:,} tokens on average, "
             f"half less than {lengths.p50_tokens:,}, 1 of 100 more than {lengths.p99_tokens:,}"
         )
+        if lengths.change is not None:
+            change = lengths.change
+            verb = "costs" if change.replica_hours_per_day > 0 else "saves"
+            yield (
+                f"since {change.since} it has {change.percent} % of the {change.before_tokens:,} tokens before, "
+                f"which {verb} {abs(change.replica_hours_per_day):,} replica-hours a day"
+            )
     if status.startup is not None:
         p50, p90 = status.startup.p50_seconds, status.startup.p90_seconds
         yield f"a replica starts in {p50} s, 1 of 10 needs more than {p90} s"

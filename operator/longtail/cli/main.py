@@ -14,6 +14,7 @@ _COMMANDS: Final[Mapping[str, str]] = {
     "explain": "longtail.cli.explain",
     "bench": "longtail.cli.bench",
     "backtest": "longtail.cli.backtest",
+    "cost": "longtail.cli.cost",
     "simulate": "longtail.cli.simulate",
     "frontier": "longtail.cli.frontier",
 }

@@ -13,10 +13,11 @@ from longtail.api.resource import read_spec
 from longtail.api.spec import ReasoningServingSpec
 from longtail.cluster.client import FIELD_MANAGER
 from longtail.cluster.evidence import failure_message, is_paused, refused_message, replicas_writer, unplaced_message
+from longtail.cluster.gpus import pod_gpus, workload_gpus
 from longtail.cluster.marks import COST_MARK, DELETION_COST, OURS, READINESS_GATE
 from longtail.cluster.selectors import Selector, from_object, from_string
 from longtail.errors import SpecError
-from longtail.policy.fleet import Pod, ReplicasWriter, ServiceKey
+from longtail.policy.fleet import GpuShape, Pod, ReplicasWriter, ServiceKey
 
 
 class TargetKey(NamedTuple):
@@ -117,6 +118,8 @@ class ScaleRecord:
     """Why its controller may not create pods; empty when it may."""
     writer: ReplicasWriter | None = None
     """Who set ``replicas``; None where the object does not tell."""
+    gpus: GpuShape | None = None
+    """Of one replica to come; None where it takes none, or the kind is not watched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,8 @@ class PodRecord:
     """Has our readiness gate."""
     in_service: bool | None = None
     """What our readiness gate says; None where nobody has set it yet."""
+    gpus: GpuShape | None = None
+    """Of this pod."""
 
     @property
     def foreign_cost(self) -> int | None:
@@ -236,6 +241,7 @@ def workload_record(body: Mapping[str, Any], *, group: str, kind: str) -> ScaleR
         rolling=_rolling(metadata, spec, status, kind=kind),
         refused_message=refused_message(status),
         writer=replicas_writer(metadata, ours=FIELD_MANAGER),
+        gpus=workload_gpus(spec, kind=kind),
     )
 
 
@@ -301,6 +307,7 @@ def pod_record(body: Mapping[str, Any], *, previous: PodRecord | None) -> PodRec
         annotations=annotations,
         has_gate=_has_gate(body.get("spec") or {}),
         in_service=gate["status"] == "True" if gate else None,
+        gpus=pod_gpus(body.get("spec") or {}),
     )
 
 

@@ -22,6 +22,7 @@ _BAD_WHEN: Final = {
     "TimeoutCascade": ConditionStatus.TRUE,
     "DrainReady": ConditionStatus.FALSE,
     "EffortReduced": ConditionStatus.TRUE,
+    "LengthsChanged": ConditionStatus.TRUE,
 }
 """Conditions whose flips are announced, and when they are bad news. The others follow from these."""
 
@@ -41,10 +42,13 @@ class Announcer:
     def __init__(self, *, events: EventRecorder, clock: Clock) -> None:
         self._events = events
         self._clock = clock
+        self._changes: dict[str, float] = {}
+        """Since when the lengths of a resource have been what was told last."""
 
     def forget_all_but(self, uids: Collection[str]) -> None:
         """Forget resources that are no more."""
         self._events.forget_all_but(uids)
+        self._changes = {uid: since for uid, since in self._changes.items() if uid in uids}
 
     async def placed(self, outcome: Outcome) -> None:
         """Announce that the target was scaled or pods were switched, and what could not be done."""
@@ -84,8 +88,7 @@ class Announcer:
     async def flipped(self, flip: Flip) -> None:
         """Announce every condition whose truth changed; its first sight is no change."""
         for condition in flip.conditions:
-            was = flip.before.get(condition.type)
-            if condition.type not in _BAD_WHEN or was is None or was == str(condition.status):
+            if condition.type not in _BAD_WHEN or not self._is_news(condition, flip):
                 continue
             try:
                 await self._events.flipped(
@@ -98,6 +101,28 @@ class Announcer:
                 )
             except ClusterError as failed:
                 _log(flip.outcome, failed)
+
+    def _is_news(self, condition: Condition, flip: Flip) -> bool:
+        was = flip.before.get(condition.type)
+        if condition.type == "LengthsChanged":
+            return self._is_new_change(condition.status, flip.outcome, was)
+        return was is not None and was != str(condition.status)
+
+    def _is_new_change(self, status: ConditionStatus, outcome: Outcome, was: str | None) -> bool:
+        """One change may follow another while the condition stays True; that nothing is known is no news."""
+        uid = outcome.view.record.uid
+        if status is ConditionStatus.TRUE:
+            told, self._changes[uid] = self._changes.get(uid), _changed_since(outcome)
+            return was is not None and (was != str(status) or told not in {None, self._changes[uid]})
+        self._changes.pop(uid, None)
+        return status is ConditionStatus.FALSE and was == str(ConditionStatus.TRUE)
+
+
+def _changed_since(outcome: Outcome) -> float:
+    demand = outcome.decision.demand if outcome.decision is not None else None
+    assert demand is not None
+    assert demand.lengths.change is not None
+    return demand.lengths.change.since
 
 
 def _switched(outcome: Outcome) -> Iterator[tuple[str, str, Sequence[str]]]:

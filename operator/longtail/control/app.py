@@ -31,6 +31,7 @@ from longtail.cluster.status import StatusWriter
 from longtail.cluster.store import Store
 from longtail.cluster.sweep import count_objects, sweep_ghosts
 from longtail.cluster.targets import Targets
+from longtail.control.accounts import Accounts
 from longtail.control.announcer import Announcer
 from longtail.control.backfill import Backfill
 from longtail.control.clock import Clock, SystemClock
@@ -63,7 +64,7 @@ class App:
         """Connect the parts; nothing runs yet.
 
         Raises:
-            SettingsError: a metrics source cannot be used.
+            SettingsError: a metrics source cannot be used, or the prices cannot be read.
         """
         self._settings = settings
         self._api = api
@@ -116,6 +117,7 @@ class App:
             metrics=self.metrics,
             interval_seconds=settings.interval_seconds,
             fold=fold,
+            accounts=Accounts(prices=settings.prices(), leads=may_write),
         )
         self._backfill = Backfill(
             fold=fold,

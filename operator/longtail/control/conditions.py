@@ -11,6 +11,7 @@ CapacityPending   replicas that were asked for are not coming, and why
 TimeoutCascade    answers come too late and are asked for again: since when, how many, what would help
 DrainReady        replicas can leave without cutting a request short, and be called back; else what to add
 EffortReduced     requests are to think less than usual, until replicas come
+LengthsChanged    answers have become longer or shorter, and what that costs
 ================  ==========================================================================================
 
 Reasons are stable: alerts may compare them. Every condition is set from the first visit on, ``Unknown`` where
@@ -25,6 +26,7 @@ from longtail.cluster.status import ConditionValue
 from longtail.control.capacity import capacity_pending
 from longtail.control.cascade import timeout_cascade
 from longtail.control.fleet import victim_order
+from longtail.control.lengths_changed import lengths_changed
 from longtail.control.outcome import Outcome
 from longtail.control.thinking import effort_reduced
 from longtail.demand.observation import Quality, worst
@@ -49,6 +51,7 @@ def conditions(outcome: Outcome) -> tuple[ConditionValue, ...]:
         timeout_cascade(outcome),
         _drain_ready(outcome),
         effort_reduced(outcome),
+        lengths_changed(outcome),
     )
     return (_ready(outcome, rest), *rest)
 

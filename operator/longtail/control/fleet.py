@@ -5,11 +5,12 @@ from dataclasses import replace
 
 from longtail.api import to_policy
 from longtail.api.spec import CustomMetrics, ReasoningServingSpec
+from longtail.cluster.gpus import common_gpus
 from longtail.cluster.kinds import LEADER_WORKER_SETS, STATEFUL_SETS
 from longtail.cluster.records import ScaleRecord
 from longtail.cluster.snapshot import ServingView
 from longtail.demand.parameters import ServiceParameters
-from longtail.policy.fleet import Fleet, Mode, Service, Target, VictimOrder
+from longtail.policy.fleet import Fleet, GpuShape, Mode, Service, Target, VictimOrder
 from longtail.signals.custom import CustomNames
 from longtail.signals.observe import Engine, ServiceSignals
 
@@ -50,6 +51,7 @@ def _service(view: ServingView, spec: ReasoningServingSpec) -> Service:
         manual_grace_seconds=float(spec.manual_scaling_grace_seconds),
         effort=to_policy.effort(spec),
         created_at=view.record.created_at,
+        gpus=replica_gpus(view, spec),
     )
 
 
@@ -57,6 +59,13 @@ def _parameters(view: ServingView, spec: ReasoningServingSpec) -> ServiceParamet
     """What the spec says, with the cold start that was measured before the last restart as the prior."""
     parameters, measured = to_policy.parameters(spec), view.record.startup_p90_seconds
     return parameters if measured is None else replace(parameters, startup_seconds=float(measured))
+
+
+def replica_gpus(view: ServingView, spec: ReasoningServingSpec) -> GpuShape | None:
+    """Return the GPUs of one replica. Of a kind that is not watched its pods have to tell."""
+    template = None if view.target is None else view.target.gpus
+    read = template or common_gpus(record.gpus for record in view.pods if not record.pod.deleting)
+    return to_policy.gpus(spec, read)
 
 
 def policy_target(view: ServingView, target: ScaleRecord) -> Target:

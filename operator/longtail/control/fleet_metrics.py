@@ -14,13 +14,15 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from longtail.api.status import ConditionStatus
 from longtail.control.conditions import conditions
 from longtail.control.outcome import Outcome
-from longtail.demand.estimate import Demand
+from longtail.demand.estimate import Demand, LengthChange
 from longtail.demand.observation import Observation
 from longtail.policy.decision import Decision, Rung
 from longtail.policy.fleet import Mode
 
 _LABELS: Final = ("namespace", "name")
-_FEARED: Final = frozenset({"ScalingLimited", "Conflict", "CapacityPending", "TimeoutCascade", "EffortReduced"})
+_FEARED: Final = frozenset(
+    {"ScalingLimited", "Conflict", "CapacityPending", "TimeoutCascade", "EffortReduced", "LengthsChanged"}
+)
 """Conditions that are well when False; all others are well when True."""
 
 
@@ -37,6 +39,10 @@ def _demand(read: Callable[[Demand], float | None]) -> Callable[[Outcome, Decisi
 
 def _seen(read: Callable[[Observation], float | None]) -> Callable[[Outcome, Decision], float | None]:
     return lambda outcome, _: None if outcome.observation is None else read(outcome.observation)
+
+
+def _change(read: Callable[[LengthChange], float]) -> Callable[[Outcome, Decision], float | None]:
+    return _demand(lambda demand: None if demand.lengths.change is None else read(demand.lengths.change))
 
 
 def _limit(name: str) -> Callable[[Outcome, Decision], float | None]:
@@ -149,6 +155,16 @@ _FIGURES: Final = (
         "longtail_output_length_p99_tokens",
         "Estimated 99th percentile of the length of an answer.",
         _demand(lambda demand: demand.lengths.p99_tokens),
+    ),
+    _Figure(
+        "longtail_output_length_change_ratio",
+        "Mean length of an answer over that before its last change; no series while lengths are steady.",
+        _change(lambda change: change.factor),
+    ),
+    _Figure(
+        "longtail_output_length_change_replicas",
+        "Replicas that this change takes more at the present rate; below 0: less.",
+        _change(lambda change: change.replicas),
     ),
     _Figure(
         "longtail_cold_start_p90_seconds",

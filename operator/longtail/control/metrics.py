@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from longtail.cluster.kinds import WATCHED
 from longtail.cluster.store import Store
 from longtail.control.clock import Clock
+from longtail.control.cost_metrics import cost_families
 from longtail.control.fleet_metrics import fleet_families
 from longtail.control.outcome import Outcome
 
@@ -36,7 +37,7 @@ class OperatorMetrics:
         )
         self._step = Histogram(
             "longtail_tick_step_seconds",
-            "Duration of each step of a tick; step is one of refresh, freeze, read, decide, scale, report.",
+            "Duration of each step of a tick; step is one of refresh, freeze, read, decide, account, scale, report.",
             ["step"],
             registry=self.registry,
             buckets=_SECONDS,
@@ -165,3 +166,4 @@ class FleetCollector(Collector):
             size.add_metric([kind.kind], self._store.size(kind))
         yield size
         yield from fleet_families(self._outcomes())
+        yield from cost_families(self._outcomes())

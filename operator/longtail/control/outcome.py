@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from longtail.cluster.snapshot import ServingView
+from longtail.control.costs import Cost
 from longtail.demand.observation import Observation
 from longtail.errors import ClusterError, LongtailError
 from longtail.policy.decision import Decision
@@ -19,6 +20,8 @@ class Outcome:
     observation: Observation | None = None
     metrics_error: LongtailError | None = None
     """Why something is missing in the observation."""
+    cost: Cost | None = None
+    """What it costs; None where nobody knows how many GPUs a replica takes."""
     asked: int | None = None
     """Replicas that the target was asked for in this tick; None when it was not."""
     cordoned: Sequence[str] = ()

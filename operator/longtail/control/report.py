@@ -8,15 +8,19 @@ from longtail.api.status import (
     DecisionStatus,
     DemandStatus,
     LadderStepStatus,
+    LengthChangeStatus,
     LengthsStatus,
     ReasoningServingStatus,
     ReplicasStatus,
     StartupStatus,
 )
 from longtail.cluster.status import quantise
+from longtail.control.clock import rfc3339
+from longtail.control.cost_status import cost_status
+from longtail.control.lengths_changed import HOURS_A_DAY
 from longtail.control.outcome import Outcome
 from longtail.control.thinking import effort_status
-from longtail.demand.estimate import Demand
+from longtail.demand.estimate import Demand, LengthChange
 from longtail.demand.observation import Observation
 from longtail.policy.decision import Decision
 
@@ -52,6 +56,7 @@ def build_status(
         startup=_startup(demand),
         capacity=_capacity(demand),
         effort=effort_status(outcome),
+        cost=cost_status(outcome.cost),
         decision=_decision(decision, previous=previous, time=time),
         last_scale_time=time if outcome.rescaled else scaled_before,
     )
@@ -100,6 +105,18 @@ def _lengths(demand: Demand | None) -> LengthsStatus | None:
         p50_tokens=quantise(lengths.p50_tokens) or 0,
         p99_tokens=quantise(lengths.p99_tokens) or 0,
         tail_percent=round(100 * lengths.tail_share),
+        change=_length_change(lengths.change),
+    )
+
+
+def _length_change(change: LengthChange | None) -> LengthChangeStatus | None:
+    if change is None:
+        return None
+    return LengthChangeStatus(
+        since=rfc3339(change.since),
+        percent=quantise(100 * change.factor) or 0,
+        before_tokens=quantise(change.before_tokens) or 0,
+        replica_hours_per_day=quantise(HOURS_A_DAY * change.replicas) or 0,
     )
 
 

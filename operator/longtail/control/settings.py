@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from longtail.cluster.election import Timing
+from longtail.control.prices import Prices, read_prices
 from longtail.control.sources import DEFAULT_SOURCE, read_sources
 from longtail.errors import SettingsError
 from longtail.signals.sources import MetricsSource
@@ -45,6 +46,8 @@ class Settings(BaseModel):
     """URL of the metrics source "default", where no file is needed."""
     scrape_interval_seconds: Annotated[float, Field(gt=0)] = 15.0
     """How often prometheus_url scrapes the engines."""
+    prices_file: Path | None = None
+    """YAML file of prices of a GPU-hour by class; without it no money is told."""
     pod_label_selector: str = ""
     """Watch only pods with these labels, to save memory in clusters with many other pods."""
     health_host: str = "0.0.0.0"  # noqa: S104 - the kubelet and Prometheus ask from outside the pod
@@ -111,6 +114,14 @@ class Settings(BaseModel):
             )
             return (source,)
         return ()
+
+    def prices(self) -> Prices | None:
+        """Return the configured prices; None where there are none.
+
+        Raises:
+            SettingsError: the file cannot be used.
+        """
+        return None if self.prices_file is None else read_prices(self.prices_file)
 
 
 def load_settings(*, environment: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:

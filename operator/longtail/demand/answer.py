@@ -6,7 +6,8 @@ from typing import Any
 
 from longtail.demand.buckets import Array, Mask
 from longtail.demand.capacity import BOUNDS, ReplicaCapacity
-from longtail.demand.estimate import Capacity, Cascade, Demand, Lengths, LevelDemand, Startup
+from longtail.demand.drift_cost import Changes
+from longtail.demand.estimate import Capacity, Cascade, Demand, LengthChange, Lengths, LevelDemand, Startup
 from longtail.demand.outlook import Outlook
 from longtail.demand.startup import ColdStart
 
@@ -20,8 +21,8 @@ class Answers:
     p50_tokens: Array
     p99_tokens: Array
     tail_share: Array
-    changed: Mask
-    change_factor: Array
+    watched: Mask
+    changes: Changes
     cold_start: ColdStart
     slots_now: Array
     slots_known: Mask
@@ -69,7 +70,8 @@ def unpack(answers: Answers) -> list[Demand]:
         answers.p50_tokens.tolist(),
         answers.p99_tokens.tolist(),
         answers.tail_share.tolist(),
-        _maybe(answers.change_factor, answers.changed),
+        answers.watched.tolist(),
+        _change_of_each(answers.changes, services=len(answers.watched)),
     )
     startups = map(Startup, answers.cold_start.p50_seconds.tolist(), answers.cold_start.p90_seconds.tolist())
     columns = (
@@ -100,6 +102,15 @@ def unpack(answers: Answers) -> list[Demand]:
     for row, cascade in answers.cascades.items():
         demands[row] = replace(demands[row], cascade=cascade)
     return demands
+
+
+def _change_of_each(changes: Changes, *, services: int) -> list[LengthChange | None]:
+    """The news of the few services that have any."""
+    result: list[LengthChange | None] = [None] * services
+    columns = (changes.factor, changes.since, changes.before_tokens, changes.requests_per_second, changes.replicas)
+    for service, row in zip(changes.services.tolist(), zip(*(c.tolist() for c in columns), strict=True), strict=True):
+        result[service] = LengthChange(*row)
+    return result
 
 
 def _maybe(values: Array, known: Mask) -> list[Any]:

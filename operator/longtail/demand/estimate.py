@@ -16,6 +16,26 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True)
+class LengthChange:
+    """Answers have become longer or shorter."""
+
+    factor: float
+    """Mean length now over the mean length before."""
+    since: float
+    """Unix seconds."""
+    before_tokens: float
+    """Mean length before; now it is ``factor`` times that."""
+    requests_per_second: float
+    replicas: float
+    """What it takes more (less, where negative) to serve as many requests as arrive now, without any reserve."""
+
+    @property
+    def now_tokens(self) -> float:
+        """Mean length now."""
+        return self.factor * self.before_tokens
+
+
+@dataclass(frozen=True, slots=True)
 class Lengths:
     """Output lengths in tokens, from the estimated distribution."""
 
@@ -24,8 +44,10 @@ class Lengths:
     p99_tokens: float
     tail_share: float
     """Share of requests beyond the last finite histogram bucket, 0..1."""
-    changed_by_factor: float | None = None
-    """Where the output lengths have changed lately: by which factor their mean did; None otherwise."""
+    watched: bool = False
+    """Whether enough answers are known to tell a change of lengths."""
+    change: LengthChange | None = None
+    """The last change of lengths, while it is news."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from longtail.demand import arrivals, capacity, cascade, inflight, lengths
+from longtail.demand import arrivals, capacity, cascade, drift, inflight, lengths
 from longtail.demand.buckets import BUCKETS, Array, Mask, clip, spread
 from longtail.demand.fleet_arrays import SATURATED, FleetArrays, Parameters
 from longtail.demand.memory import FleetState, ServiceState
@@ -90,12 +90,24 @@ def follow(
         elapsed_seconds=clock.elapsed_seconds,
     )
     learned = covered & gauges_fresh & state.service.running_fresh & ~cascade_state.on
+    whole = learned & seen.finished_known
+    natural = lengths.natural(ended, settled)
     length_state = lengths.learn(
         state.lengths,
-        ended=ended,
+        ended=natural,
         exposed=exposed,
-        survival=settled,
-        learned=learned & seen.finished_known,
+        finished=ended.sum(axis=1),
+        learned=whole,
+        elapsed_seconds=clock.elapsed_seconds,
+    )
+    drift_state, found = drift.watch(
+        state.drift,
+        ended=natural,
+        exposed=exposed,
+        settled=settled,
+        # Answers that are shorter because we asked for it are no news.
+        learned=whole & np.isinf(state.thinking.limit_tokens),
+        now=clock.now,
         elapsed_seconds=clock.elapsed_seconds,
     )
     arrival_state = arrivals.learn(
@@ -109,7 +121,8 @@ def follow(
         state,
         service=service,
         flight=flight,
-        lengths=length_state,
+        lengths=lengths.learn_anew(length_state, found),
+        drift=drift_state,
         cascade=cascade_state,
         arrivals=arrival_state,
         capacity=_capacity(

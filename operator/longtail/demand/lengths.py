@@ -12,11 +12,12 @@ Both sums are forgotten together. Forgetting takes evidence, not time: a service
 its lengths, and a busy one forgets by half in half an hour.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from longtail.demand.buckets import BUCKETS, EDGES, WIDTHS, Array, Array32, Mask, clip
+from longtail.demand.drift import Found
 from longtail.demand.survival import Survival
 
 PRIOR_REQUESTS = 20.0
@@ -26,15 +27,9 @@ HALF_LIFE_SECONDS = 3600.0
 HALF_LIFE_REQUESTS = 1000.0
 """Shortest half-life counted in finished requests: the mean of 1,000 R1 lengths is good to 5 %."""
 RECENT_SECONDS = 600.0
-"""Half-life of the recent sums that are compared with the slow ones."""
+"""Half-life of the recent sums, which forecasts go by."""
 TICK_REQUESTS = 0.5
 """Weight of the prior, in requests, when one tick's endings are shared out among the cohorts."""
-ALARM_SECONDS = 600.0
-"""How long the lengths must disagree before that is called a change."""
-ALARM_HALF_LIFE_SECONDS = 600.0
-"""Half-life while a change is on: most of the old mix is gone after two."""
-ALARM_FACTOR = 1.2
-"""Smallest change of the mean, up or down, that is called one: with 10,000 requests even 3 % is significant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +42,12 @@ class LengthState:
     """Tokens written in each bucket, with forgetting."""
     recent_ended: Array32
     recent_exposed: Array32
-    disagreed_seconds: Array
-    """For how long the recent sums have contradicted the slow ones."""
 
     @classmethod
     def fresh(cls, services: int) -> "LengthState":
         """Nothing seen: the prior alone speaks."""
         empty = np.zeros((services, BUCKETS), dtype=np.float32)
-        return cls(
-            ended=empty,
-            exposed=empty,
-            recent_ended=empty,
-            recent_exposed=empty,
-            disagreed_seconds=np.zeros(services),
-        )
+        return cls(ended=empty, exposed=empty, recent_ended=empty, recent_exposed=empty)
 
 
 def forget(sums: Array32, factor: Array) -> Array32:
@@ -96,40 +83,41 @@ def learn(
     *,
     ended: Array,
     exposed: Array,
-    survival: Survival,
+    finished: Array,
     learned: Mask,
     elapsed_seconds: float,
 ) -> LengthState:
-    """The state after a tick in which ``ended`` requests finished and ``exposed`` tokens were written, per bucket.
+    """The state after a tick in which ``ended`` requests ended by themselves and ``exposed`` tokens were written.
 
-    Shapes (services, `BUCKETS`); rows where ``learned`` is False stay as they are. ``survival`` is the current
-    estimate; answers cut at its limit are not evidence of a hazard, and are taken out as its own share says.
+    Shapes (services, `BUCKETS`); rows where ``learned`` is False stay as they are. ``finished`` counts all that
+    finished, answers that were cut at the limit included; shape (services,).
     """
-    natural = _natural(ended, survival)
-    finished = ended.sum(axis=1)
-    alarmed = changed(state)
-    half_life = np.where(alarmed, ALARM_HALF_LIFE_SECONDS, HALF_LIFE_SECONDS)
-    requests = np.where(alarmed, HALF_LIFE_REQUESTS / 5, HALF_LIFE_REQUESTS)
-    kept = 0.5 ** np.minimum(np.minimum(elapsed_seconds / half_life, finished / requests), 60.0)
+    kept = 0.5 ** np.minimum(np.minimum(elapsed_seconds / HALF_LIFE_SECONDS, finished / HALF_LIFE_REQUESTS), 60.0)
     kept_recent = np.full(len(kept), 0.5 ** min(elapsed_seconds / RECENT_SECONDS, 60.0))
-    after = LengthState(
-        ended=forget(state.ended, kept) + natural.astype(np.float32),
-        exposed=forget(state.exposed, kept) + exposed.astype(np.float32),
-        recent_ended=forget(state.recent_ended, kept_recent) + natural.astype(np.float32),
-        recent_exposed=forget(state.recent_exposed, kept_recent) + exposed.astype(np.float32),
-        disagreed_seconds=state.disagreed_seconds,
-    )
-    contradicted = _contradicted(after, survival)
-    since = np.where(contradicted, state.disagreed_seconds + elapsed_seconds, 0.0)
     row = learned[:, None]
-    return replace(
-        after,
-        ended=np.where(row, after.ended, state.ended),
-        exposed=np.where(row, after.exposed, state.exposed),
-        recent_ended=np.where(row, after.recent_ended, state.recent_ended),
-        recent_exposed=np.where(row, after.recent_exposed, state.recent_exposed),
-        disagreed_seconds=np.where(learned, since, state.disagreed_seconds),
+    more_ended, more_exposed = ended.astype(np.float32), exposed.astype(np.float32)
+    return LengthState(
+        ended=np.where(row, forget(state.ended, kept) + more_ended, state.ended),
+        exposed=np.where(row, forget(state.exposed, kept) + more_exposed, state.exposed),
+        recent_ended=np.where(row, forget(state.recent_ended, kept_recent) + more_ended, state.recent_ended),
+        recent_exposed=np.where(row, forget(state.recent_exposed, kept_recent) + more_exposed, state.recent_exposed),
     )
+
+
+def learn_anew(state: LengthState, found: Found) -> LengthState:
+    """The state with what was learned before a change of lengths forgotten, where one was found.
+
+    The recent sums only where it is sure: what varies anyway goes back as it came, and they forget by themselves.
+    """
+    if not len(found.services):
+        return state
+    ended, exposed, recent_ended, recent_exposed = (
+        sums.copy() for sums in (state.ended, state.exposed, state.recent_ended, state.recent_exposed)
+    )
+    ended[found.services], exposed[found.services] = found.ended, found.exposed
+    sure = found.services[found.sure]
+    recent_ended[sure], recent_exposed[sure] = found.ended[found.sure], found.exposed[found.sure]
+    return LengthState(ended=ended, exposed=exposed, recent_ended=recent_ended, recent_exposed=recent_exposed)
 
 
 def recent(state: LengthState, *, settled: Survival) -> Survival:
@@ -157,12 +145,6 @@ def of_tick(*, ended: Array, exposed: Array, survival: Survival, known: Mask) ->
     return Survival.of(hazard=np.where(known[:, None], clip(raw, 1e-9, 1.0), survival.hazard), limit=survival.limit)
 
 
-def changed(state: LengthState) -> Mask:
-    """Where an alarm is on: recent and settled lengths have disagreed for `ALARM_SECONDS`; (services,)."""
-    result: Mask = state.disagreed_seconds >= ALARM_SECONDS
-    return result
-
-
 def tail_share(survival: Survival) -> Array:
     """Share of answers beyond the last finite bucket bound below the limit, shape (services,).
 
@@ -173,30 +155,14 @@ def tail_share(survival: Survival) -> Array:
     return survival.survival(EDGES[last][:, None])[:, 0]
 
 
-def _natural(ended: Array, survival: Survival) -> Array:
-    """Requests that ended by themselves: in the bucket of the limit, the share that did not merely reach it."""
+def natural(ended: Array, survival: Survival) -> Array:
+    """Requests that ended by themselves: in the bucket of the limit, the share that did not merely reach it.
+
+    Answers cut there are not evidence of a hazard. ``survival`` is the current estimate; shapes (services, `BUCKETS`).
+    """
     last = np.maximum(np.searchsorted(EDGES, survival.limit, side="left") - 1, 0)
     row = np.arange(len(last))
     depth = survival.hazard[row, last] * (survival.limit - EDGES[last])
-    natural = ended.copy()
-    natural[row, last] *= -np.expm1(-np.minimum(depth, 60.0))
-    return natural
-
-
-def _contradicted(state: LengthState, survival: Survival) -> Mask:
-    """Chi-squared test of the recent endings against the slow hazard, and a change of the mean worth naming.
-
-    Buckets where fewer than 5 endings are expected are left out. Critical value at p = 1e-4 by Wilson and
-    Hilferty (1931), whose normal quantile is 3.719.
-    """
-    expected = survival.hazard * state.recent_exposed
-    judged = expected >= 5.0
-    surprise = np.where(judged, (state.recent_ended - expected) ** 2 / np.where(judged, expected, 1.0), 0.0)
-    freedom = np.maximum(judged.sum(axis=1), 1)
-    critical = freedom * (1 - 2 / (9 * freedom) + 3.719 * np.sqrt(2 / (9 * freedom))) ** 3
-    surprised: Mask = surprise.sum(axis=1) > critical
-    # Endings against expected endings: where lengths grow by a factor, hazards fall by it.
-    total = np.maximum(np.where(judged, expected, 0.0).sum(axis=1), 1e-9)
-    ratio = np.where(judged, state.recent_ended, 0.0).sum(axis=1) / total
-    large: Mask = (ratio > ALARM_FACTOR) | (ratio < 1 / ALARM_FACTOR)
-    return surprised & large
+    result = ended.copy()
+    result[row, last] *= -np.expm1(-np.minimum(depth, 60.0))
+    return result

@@ -12,6 +12,7 @@ from longtail.demand.buckets import Array, Index, Mask
 from longtail.demand.calibration import CalibrationState
 from longtail.demand.capacity import CapacityState
 from longtail.demand.cascade import CascadeState
+from longtail.demand.drift import DriftState
 from longtail.demand.experts import EXPERTS, ExpertState
 from longtail.demand.inflight import COHORTS, InFlight
 from longtail.demand.ledger import Ledger
@@ -61,6 +62,7 @@ class FleetState:
     service: ServiceState
     flight: InFlight
     lengths: LengthState
+    drift: DriftState
     arrivals: ArrivalState
     capacity: CapacityState
     startup: StartupState
@@ -80,6 +82,7 @@ class FleetState:
             service=ServiceState.fresh(services),
             flight=InFlight.fresh(services),
             lengths=LengthState.fresh(services),
+            drift=DriftState.fresh(services),
             arrivals=ArrivalState.fresh(services),
             capacity=CapacityState.fresh(services),
             startup=StartupState.fresh(services),

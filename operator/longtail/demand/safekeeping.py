@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 FORGET_SECONDS = 900.0
 """Without a queue for so long, what comes next is another story."""
-_LEARNED = ("slots_experts", "kv_experts", "slots_calibration", "kv_calibration", "attainment")
+_LEARNED = ("slots_experts", "kv_experts", "slots_calibration", "kv_calibration", "attainment", "lengths", "drift")
 """Parts of the state that are kept."""
 
 

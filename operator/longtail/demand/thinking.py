@@ -27,7 +27,7 @@ class ThinkingState:
     """Per token, of the usual lengths, shape (services, `BUCKETS`)."""
     known: Mask
     limit_tokens: Array
-    """Longest answer that lately was allowed; inf where nothing was limited."""
+    """Longest answer that lately was allowed; inf where nothing was reduced."""
     lifted_seconds: Array
     """For how long the limit in force has been above that."""
     answer_tokens: Array
@@ -88,5 +88,6 @@ def answer_tokens(state: ThinkingState, *, thinking: Sequence[Thinking], rows: I
 
 
 def _limit(thinking: Thinking, answer_tokens: float) -> float:
-    """Longest answer in tokens; a budget is a limit of the reasoning only."""
-    return thinking.budgets_tokens[thinking.level if thinking.in_force else 0] + answer_tokens
+    """Longest answer in tokens that a reduced level allows, a budget being a limit of the reasoning only; else inf."""
+    reduced = thinking.in_force and thinking.level > 0
+    return thinking.budgets_tokens[thinking.level] + answer_tokens if reduced else np.inf

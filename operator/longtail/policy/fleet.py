@@ -262,12 +262,16 @@ class EffortRules:
     classes: Sequence[EffortClass] = ()
 
 
+UNKNOWN_GPU_CLASS = "UNKNOWN"
+"""Class of the GPUs of a replica that does not say which ones it needs."""
+
+
 @dataclass(frozen=True, slots=True)
 class GpuShape:
     """The GPUs of one replica."""
 
     gpu_class: str
-    """Product, as the nodes' labels call it: "NVIDIA-H100-80GB-HBM3"."""
+    """Model, in capitals, such as H100; `UNKNOWN_GPU_CLASS` where only the number is known."""
     per_replica: int
 
 
@@ -291,10 +295,10 @@ class Service:
     manual_grace_seconds: float = MANUAL_GRACE_SECONDS
     effort: EffortRules | None = None
     """None: nobody is asked to think less."""
-    gpus: GpuShape | None = None
-    """None where that cannot be known."""
     created_at: float = 0.0
     """Unix seconds. What was written to the target before that is how it was found, not a correction."""
+    gpus: GpuShape | None = None
+    """GPUs of one replica; None where nobody says how many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,15 +45,15 @@ def render(figures: dict[str, Any]) -> str:
     lines = [
         measured_on,
         "",
-        *_table(("what", "bar", "measured", "met"), 1, _against_the_bar(figures)),
+        *table(("what", "bar", "measured", "met"), 1, _against_the_bar(figures)),
         "",
         "### Demand one cold start ahead",
         "",
-        *_table(tuple(title for title, _ in _COLUMNS), 2, _scenario_rows(figures["scenarios"])),
+        *table(tuple(title for title, _ in _COLUMNS), 2, _scenario_rows(figures["scenarios"])),
         "",
         "### Mean length after the arrival rate changes",
         "",
-        *_table(
+        *table(
             ("change", "error", "bias", "worst", "finished requests only"),
             1,
             (
@@ -81,7 +81,7 @@ def render(figures: dict[str, Any]) -> str:
             for cost in costs
         )
         titles = ("services", "cold start s", "age bins", "ticks run", "ms a tick", "MB")
-        lines += ["", f"### Cost by {what.replace('_', ' ')}", "", *_table(titles, 0, rows)]
+        lines += ["", f"### Cost by {what.replace('_', ' ')}", "", *table(titles, 0, rows)]
     return "\n".join(lines) + "\n"
 
 
@@ -133,7 +133,7 @@ def _scenario_rows(rows: Sequence[dict[str, Any]]) -> Iterable[Sequence[str]]:
     return ([show(row) for _, show in _COLUMNS] for row in rows)
 
 
-def _table(titles: Sequence[str], left: int, rows: Iterable[Sequence[str]]) -> Iterable[str]:
+def table(titles: Sequence[str], left: int, rows: Iterable[Sequence[str]]) -> Iterable[str]:
     """A Markdown table; the first ``left`` columns to the left, the others to the right."""
     yield "| " + " | ".join(titles) + " |"
     yield "|" + "|".join("---" if index < left else "---:" for index in range(len(titles))) + "|"

@@ -48,6 +48,10 @@ class Forecasts:
     known_fraction: Floats
     quantile: Floats
     horizon_seconds: Floats
+    change_factor: Floats
+    """Of the last change of lengths, while it is news."""
+    change_since_seconds: Floats
+    """Unix seconds."""
 
 
 def forecast(
@@ -73,7 +77,7 @@ def forecast(
     started = (COLD_START_SECONDS,) * 50
     first = [Supply(ready_replicas=exposure.pods, cold_starts_seconds=started) for exposure in exposures]
     later = [Supply(ready_replicas=exposure.pods) for exposure in exposures]
-    said = np.full((6, ticks, len(scenarios)), math.nan)
+    said = np.full((8, ticks, len(scenarios)), math.nan)
     for tick in range(ticks):
         observations = [next(stream) for stream in streams]
         demands, memory = estimator(
@@ -92,6 +96,7 @@ def forecast(
 
 
 def _numbers(demand: Demand) -> list[float]:
+    change = demand.lengths.change
     values = (
         demand.slots_forecast,
         demand.slots_upper,
@@ -99,5 +104,7 @@ def _numbers(demand: Demand) -> list[float]:
         demand.known_fraction,
         demand.quantile,
         demand.startup.p90_seconds,
+        None if change is None else change.factor,
+        None if change is None else change.since,
     )
     return [math.nan if value is None else value for value in values]

@@ -1,0 +1,114 @@
+"""Thinking less, end to end: a shortage is foreseen, the gateway's document says so, and stops when nobody renews it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from longtail_e2e import wait_until
+from longtail_e2e.operator import OPERATOR
+from longtail_e2e.world import World
+
+pytestmark = pytest.mark.e2e
+
+VALID_SECONDS = 30
+
+
+def document(world: World, name: str = "r1") -> dict[str, Any]:
+    """What a gateway would read."""
+    config_map = world.get("configmap", f"{name}-effort")
+    found: dict[str, Any] = json.loads(config_map["data"]["effort.json"])
+    return found
+
+
+def level(world: World) -> str | None:
+    effort = world.get("rsv")["status"].get("effort")
+    return effort["level"] if effort else None
+
+
+def test_a_shortage_asks_the_gateway_for_less_thinking_until_it_is_over(world: World) -> None:
+    world.deploy(ready_seconds=2.0)
+    world.serve(
+        maxReplicas=2,
+        gateway={"model": "deepseek-r1"},
+        effort={
+            "policy": "Publish",
+            "dwellSeconds": 3,
+            "validSeconds": VALID_SECONDS,
+            "classes": [{"name": "premium", "lowestLevel": "medium"}],
+        },
+    )
+    world.wait_for_condition("Ready", "True")
+    name = world.service()
+    world.engines.rate(name, 2.0)
+    world.operator.wait_for_ticks(5)
+    assert world.condition("EffortReduced")["reason"] == "UsualEffort"
+    assert level(world) == "high"
+    assert not world.cluster.kubectl(
+        "get", "configmaps", "-n", world.namespace, "-l", "longtail.dev/effort", "-o", "name"
+    )
+
+    # More than two replicas can do at any level: far down, whatever the lengths.
+    world.engines.rate(name, 120.0)
+    reduced = world.wait_for_condition("EffortReduced", "True")
+    assert reduced["reason"] == "LessThinking"
+    said = document(world)
+    assert said["service"] == f"{world.namespace}/r1"
+    assert said["model"] == "deepseek-r1"
+    assert said["level"] in {"medium", "low", "minimal"}
+    assert said["thinkingTokens"] <= 8192
+    assert said["classes"]["premium"]["level"] == "medium"
+    left = datetime.fromisoformat(said["validUntil"]) - datetime.now(UTC)
+    assert 0 < left.total_seconds() <= VALID_SECONDS
+    labels = {"namespace": world.namespace, "name": "r1"}
+    world.wait(
+        lambda: (world.operator.value("longtail_effort_level", **labels) or 0) >= 1,
+        "the gauge of the level",
+        seconds=10,
+    )
+    assert (world.operator.value("longtail_effort_thinking_tokens", **labels) or 0) <= 8192
+    owners = world.get("configmap", "r1-effort")["metadata"]["ownerReferences"]
+    assert [owner["kind"] for owner in owners] == ["ReasoningServing"]
+    # Renewed while it lasts, at a third of its life.
+    world.wait(lambda: document(world)["validUntil"] > said["validUntil"], "a renewal", seconds=VALID_SECONDS)
+
+    world.engines.rate(name, 0.5)
+    world.wait(lambda: level(world) == "high", "the usual level again", seconds=120)
+    world.wait(lambda: document(world)["thinkingTokens"] is None, "the gateway to be told", seconds=10)
+    assert world.condition("EffortReduced")["status"] == "False"
+    events = world.cluster.kubectl("get", "events", "-n", world.namespace)
+    assert "EffortReduced is True: level " in events, events
+
+
+def test_a_level_that_is_recommended_is_shown_and_not_published(world: World) -> None:
+    world.deploy(ready_seconds=2.0)
+    world.serve(maxReplicas=1, effort={"policy": "Recommend", "dwellSeconds": 3})
+    world.wait_for_condition("Ready", "True")
+    world.engines.rate(world.service(), 100.0)
+    assert world.wait_for_condition("EffortReduced", "True")["reason"] == "LessThinkingRecommended"
+    world.operator.wait_for_ticks(3)
+    assert not world.cluster.kubectl(
+        "get", "configmaps", "-n", world.namespace, "-l", "longtail.dev/effort", "-o", "name"
+    )
+
+
+def test_what_a_dead_operator_has_published_runs_out(world: World) -> None:
+    """The last test of the module: its operator dies."""
+    world.deploy(ready_seconds=2.0)
+    world.serve(maxReplicas=1, effort={"policy": "Publish", "dwellSeconds": 3, "validSeconds": VALID_SECONDS})
+    world.wait_for_condition("Ready", "True")
+    world.engines.rate(world.service(), 100.0)
+    world.wait_for_condition("EffortReduced", "True")
+    world.cluster.processes.stop(OPERATOR)
+    last = document(world)["validUntil"]
+    ends = datetime.fromisoformat(last)
+    wait_until(
+        lambda: datetime.now(UTC) > ends,
+        timeout_seconds=VALID_SECONDS + 5,
+        what="the end of the level",
+        interval_seconds=1.0,
+    )
+    assert document(world)["validUntil"] == last
