@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from longtail.cli.bench_effort import bench_effort
 from longtail.cli.progress import progress_bar
 from longtail.workbench.bench_demand import run_demand_benchmark
 from longtail.workbench.bench_report import with_figures
@@ -19,6 +20,9 @@ from longtail.workbench.traces.catalogue import ENVIRONMENT_VARIABLE, data_direc
 @click.group()
 def bench() -> None:
     """Measure longtail."""
+
+
+bench.add_command(bench_effort)
 
 
 @bench.command("demand")

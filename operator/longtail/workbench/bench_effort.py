@@ -46,7 +46,7 @@ STEADY_MINUTES = 5
 NEAR = 0.01
 """Back means: no more than this below what it was in the half hour before the step."""
 
-Progress = Callable[[float], None]
+Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def run_effort_benchmark(data: Path, *, defaults: EffortRules, seeds: int, progr
             found.append(_outcome(way, seed, run, pilot))
             if seed == 0:
                 timelines[way.name] = run.timeline
-            progress((seed + (index + 1) / len(compared)) / seeds)
+            progress(f"seed {seed}: {way.name}", (seed + (index + 1) / len(compared)) / seeds)
     setting = {
         "machine": machine_in_words(),
         "model": digest_of_model(),
@@ -173,7 +173,7 @@ class Watched:
     """When there was one."""
     desired: list[tuple[float, int]]
     levels: list[int]
-    """Every level that was chosen, in order, each once."""
+    """That were chosen since measuring began, in order; the same is not told twice."""
     period_seconds: float = 15.0
     name: str = "longtail"
 
@@ -186,7 +186,7 @@ class Watched:
         if decision.demand is not None and decision.demand.cascade is not None:
             self.cascades.append((sight.at_seconds, decision.demand.cascade))
         level = 0 if decision.effort is None else decision.effort.index
-        if not self.levels or self.levels[-1] != level:
+        if sight.at_seconds >= MEASURED_FROM_SECONDS and (not self.levels or self.levels[-1] != level):
             self.levels.append(level)
         return orders
 

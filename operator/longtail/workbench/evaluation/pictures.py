@@ -26,11 +26,16 @@ def draw_pictures(results: Results) -> dict[str, bytes]:
     Raises:
         SettingsError: matplotlib is not installed.
     """
-    plot = _matplotlib()
+    plot = plotter()
     return {"attainment": _frontiers(plot, results), "timeline": _timelines(plot, results)}
 
 
-def _matplotlib() -> Any:
+def plotter() -> Any:
+    """Matplotlib's pyplot, drawing into memory.
+
+    Raises:
+        SettingsError: matplotlib is not installed.
+    """
     try:
         import matplotlib as mpl  # noqa: PLC0415 - an extra, and a second to import
         import matplotlib.pyplot as plt  # noqa: PLC0415
