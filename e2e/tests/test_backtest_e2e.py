@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from longtail.api.resource import read_spec
 from longtail.workbench.replay import FIRST_TOKEN_BOUNDS, WAIT_BOUNDS, Series, sample
 from longtail.workbench.schedule import start_at_once
 from longtail.workbench.traces import arrivals, lengths
@@ -119,7 +121,7 @@ def week(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         ports.release()
 
 
-def run(week: Prometheus, directory: Path, *arguments: str, fails: bool = False) -> str:
+def run(week: Prometheus, directory: Path, *arguments: str, fails: bool = False, triangle: bool = False) -> str:
     manifest = directory / "r1.yaml"
     manifest.write_text(
         "apiVersion: longtail.dev/v1alpha1\n"
@@ -128,7 +130,9 @@ def run(week: Prometheus, directory: Path, *arguments: str, fails: bool = False)
         "spec: {scaleTargetRef: {name: r1}, maxReplicas: 12, capacity: {maxConcurrentRequests: 8}}\n"
     )
     command = [
-        *(str(Path(sys.executable).with_name("longtail")), "backtest", f"{NAMESPACE}/r1"),
+        str(Path(sys.executable).with_name("longtail")),
+        *(("frontier", "--service") if triangle else ("backtest",)),
+        f"{NAMESPACE}/r1",
         *("--source", week.url, "--file", str(manifest), "--cache", str(directory / "cache")),
         *("--scrape-interval-seconds", str(SCRAPE_SECONDS), "--step", str(STEP_SECONDS)),
         *("--since", "12h"),
@@ -167,6 +171,36 @@ def test_a_second_run_reads_from_the_cache_and_says_the_same(week: Prometheus, t
     # Asked for anew are the piece that ends now, which is not kept, and the first, if a minute has passed.
     assert kept
     assert len(list((tmp_path / "cache").iterdir())) <= 2 * len(kept)
+
+
+def test_a_past_shows_what_less_thinking_would_cost_and_save(week: Prometheus, tmp_path: Path) -> None:
+    output = tmp_path / "points.json"
+    said = run(week, tmp_path, "--json", str(output), "--pictures", str(tmp_path), "--point", "low@95", triangle=True)
+    points = json.loads(output.read_text())
+    levels = ["high", "medium", "low", "minimal"]
+    assert list(dict.fromkeys(point["level"]["name"] for point in points)) == levels
+    at_95 = [next(p for p in points if (p["level"]["name"], p["attainment_percent"]) == (name, 95)) for name in levels]
+    hours = [point["row"]["gpu_hours"] for point in at_95]
+    ratios = [point["saving"]["length_ratio"] for point in at_95]
+    assert ratios[0] == 1.0
+    assert ratios == sorted(ratios, reverse=True)
+    # The law of the lengths is known: what a budget of 2,048 and 500 tokens of answer leave of it.
+    drawn = lengths.PARAMETRIC_R1.sample(200_000, np.random.default_rng(1))
+    assert ratios[2] == pytest.approx(np.minimum(drawn, 2548).mean() / drawn.mean(), rel=0.05)
+    assert hours[3] < 0.8 * hours[0]
+    assert (tmp_path / "triangle.png").read_bytes().startswith(b"\x89PNG")
+    fields = yaml.safe_load(said[said.index("# low@95") :])
+    assert fields["spec"]["objective"] == {"attainmentPercent": 95}
+    assert fields["spec"]["effort"]["levels"][0] == {"name": "low", "thinkingTokens": 2048}
+    manifest = {"scaleTargetRef": {"name": "r1"}, "maxReplicas": 12, **fields["spec"]}
+    assert read_spec({"spec": manifest}).effort is not None
+
+
+def test_a_point_that_is_not_there_is_named(week: Prometheus, tmp_path: Path) -> None:
+    said = run(week, tmp_path, "--since", "2h", "--point", "low@96", triangle=True, fails=True)
+    assert "low@96" in said
+    assert "low@95" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(

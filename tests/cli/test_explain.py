@@ -44,3 +44,26 @@ async def test_a_resource_that_is_not_there_is_named(tmp_path: Path) -> None:
     async with KubernetesFake().serve() as server:
         code, output = await explain(server, tmp_path, "inference/r2", "longtail")
     assert (code, output) == (1, "Error: there is no ReasoningServing inference/r2 in this cluster\n")
+
+
+async def test_what_a_pool_costs_is_told_with_its_number(tmp_path: Path) -> None:
+    day = {
+        "knownHours": 7,
+        "gpuHours": "190",
+        "amount": "570",
+        "amountPerThousandAnswers": "12",
+        "headroomPercent": 21,
+        "startingPercent": 3,
+        "drainingPercent": 1,
+    }
+    cost = {"gpuClass": "H100", "gpus": 16, "currency": "USD", "hourlyAmount": "47.84", "lastDay": day}
+    async with KubernetesFake().serve() as server:
+        server.put(serving() | {"status": {"observedGeneration": 1, "cost": cost}})
+        _, output = await explain(server, tmp_path, "inference/r1", "longtail")
+        assert "it holds 16 GPUs (H100), 47.84 USD an hour" in output
+        assert "the last 24 hours (7 of them seen): 190 GPU-hours, 570 USD; headroom 21 %" in output
+        assert "1,000 answers cost 12 USD" in output
+        del cost["hourlyAmount"], cost["currency"], cost["lastDay"], cost["gpuClass"]
+        server.put(serving() | {"status": {"observedGeneration": 1, "cost": cost}})
+        _, output = await explain(server, tmp_path, "inference/r1", "longtail")
+        assert "it holds 16 GPUs\n" in output

@@ -44,6 +44,8 @@ _COLUMNS: Final[tuple[tuple[str, str, str, int], ...]] = (
     ("Load", "string", ".status.summary", 1),
     ("Metrics", "string", '.status.conditions[?(@.type=="MetricsAvailable")].status', 1),
     ("Limited", "string", '.status.conditions[?(@.type=="ScalingLimited")].reason', 1),
+    ("GPUs", "integer", ".status.cost.gpus", 1),
+    ("Cost/h", "string", ".status.cost.hourlyAmount", 1),
     ("Last Scale", "date", ".status.lastScaleTime", 1),
 )
 

@@ -3,49 +3,36 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import timedelta
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import Progress as Bar
 
 from longtail.api.resource import read_spec
-from longtail.cli import recording
 from longtail.cli.backtest_fields import apply_fields, parse_field, small_grid
 from longtail.cli.backtest_report import report
 from longtail.cli.recording import (
-    SETTLED_SECONDS,
+    Span,
     bars,
     duration,
     from_cluster,
     from_file,
     past_of,
-    patient_client,
+    read_span,
     service_of,
     source_of,
+    step_of,
 )
-from longtail.control.clock import Clock, SystemClock
+from longtail.control.clock import SystemClock
 from longtail.errors import SettingsError, SpecError
 from longtail.policy.fleet import Service
-from longtail.policy.trust import GAP_SECONDS
-from longtail.signals.archive import Archive
-from longtail.signals.history import Segment
 from longtail.signals.past import Past
-from longtail.signals.sources import MetricsSource
-from longtail.workbench.backtest import Candidate, Learned, Look, learn
+from longtail.workbench.backtest import Candidate, Learned, learn
 from longtail.workbench.backtest import backtest as run_backtest
 from longtail.workbench.peers import catalogue
 from longtail.workbench.peers.view import Policy
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    since_seconds: int
-    step_seconds: int
-    cache: Path
 
 
 @click.command()
@@ -99,7 +86,7 @@ def backtest(
     if not (namespace and slash and name) or "/" in name:
         raise click.BadParameter(f"{resource!r} is not NAMESPACE/NAME", param_hint="NAMESPACE/NAME")
     seconds = duration(since)
-    options = _Options(seconds, step_of(step, seconds), cache.expanduser())
+    span = Span(seconds, step_of(step, seconds), cache.expanduser())
     body = (
         from_file(manifest, namespace, name)
         if manifest
@@ -108,7 +95,7 @@ def backtest(
     candidates, past = candidates_of(body, [parse_field(field) for field in fields], grid=grid)
     source = source_of(url, scrape_interval_seconds, past.signals.source)
     with bars() as bar:
-        looks = asyncio.run(read_looks(source, past, options, clock=SystemClock(), bar=bar))
+        looks = asyncio.run(read_span(source, past, span, clock=SystemClock(), bar=bar))
         if not looks:
             raise SettingsError(
                 f"metrics source {source.url}: no sample of {past.kind} {namespace}/{past.name} in the last {since}"
@@ -127,21 +114,7 @@ def backtest(
         )
     if output is not None:
         output.write_text(json.dumps(asdict(result), indent=2), encoding="utf-8")
-    Console(highlight=False).print(report(result, resource=resource, since=since, step_seconds=options.step_seconds))
-
-
-def step_of(text: str | None, span_seconds: int) -> int:
-    """Seconds between two decisions: the operator's own for a day, coarser for longer, for the time it takes.
-
-    Raises:
-        SettingsError: it is no number of seconds.
-    """
-    if text is None:
-        return 15 if span_seconds <= 86_400 else 30 if span_seconds <= 3 * 86_400 else 60
-    if not text.isdecimal() or not 1 <= int(text) <= GAP_SECONDS:
-        # Looking away for longer is a gap to the policy, and after a gap nothing shrinks for a while.
-        raise SettingsError(f"--step: {text!r} is not a number of seconds from 1 to {GAP_SECONDS:.0f}")
-    return int(text)
+    Console(highlight=False).print(report(result, resource=resource, since=since, step_seconds=span.step_seconds))
 
 
 def candidates_of(
@@ -192,23 +165,3 @@ def peers_of(names: str, service: Service, learned: Learned) -> list[Policy[Any]
             raise SettingsError(f"--against: {wanted!r} is none of {', '.join(sorted(known))}")
         found |= matching
     return list(found.values())
-
-
-async def read_looks(source: MetricsSource, past: Past, options: _Options, *, clock: Clock, bar: Bar) -> list[Look]:
-    """The recording of one service, in pieces that are kept on disk.
-
-    Raises:
-        MetricsUnavailable: the source answers nothing.
-    """
-    step = options.step_seconds
-    end = int(clock.unix_seconds()) // step * step
-    segment = Segment(end - options.since_seconds // step * step, end, step)
-    task = bar.add_task(
-        f"reading {timedelta(seconds=options.since_seconds)} from {source.url}", total=len(segment.times)
-    )
-    client = patient_client(source)
-    archive = Archive(client, options.cache, source=source.url, settled_before_seconds=end - SETTLED_SECONDS)
-    try:
-        return await recording.read_looks(source, archive, past, [segment], advance=lambda: bar.advance(task))
-    finally:
-        client.close()

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from longtail.api.resource import read_spec
 from longtail.api.spec import ReasoningServingSpec
-from longtail.api.status import Condition, ConditionStatus, ReasoningServingStatus
+from longtail.api.status import Condition, ConditionStatus, CostStatus, ReasoningServingStatus
 from longtail.cluster.client import connect
 from longtail.cluster.kinds import SERVINGS
 from longtail.errors import ClusterError, NotFound, SpecError
@@ -131,7 +131,7 @@ def _ladder(status: ReasoningServingStatus) -> Iterable[RenderableType]:
 
 
 def _load(status: ReasoningServingStatus) -> Iterable[RenderableType]:
-    lines = (*_demand_lines(status), *_model_lines(status))
+    lines = (*_demand_lines(status), *_model_lines(status), *_cost_lines(status.cost))
     if lines:
         yield Text("")
         yield from map(Text, lines)
@@ -179,6 +179,22 @@ def _model_lines(status: ReasoningServingStatus) -> Iterable[str]:
     if status.startup is not None:
         p50, p90 = status.startup.p50_seconds, status.startup.p90_seconds
         yield f"a replica starts in {p50} s, 1 of 10 needs more than {p90} s"
+
+
+def _cost_lines(cost: CostStatus | None) -> Iterable[str]:
+    if cost is None:
+        return
+    money = f", {cost.hourly_amount} {cost.currency} an hour" if cost.hourly_amount is not None else ""
+    yield f"it holds {cost.gpus:,} GPUs{f' ({cost.gpu_class})' if cost.gpu_class else ''}{money}"
+    day = cost.last_day
+    if day is not None:
+        spent = f", {day.amount} {cost.currency}" if day.amount is not None else ""
+        yield (
+            f"the last 24 hours ({day.known_hours} of them seen): {day.gpu_hours} GPU-hours{spent}; "
+            f"headroom {day.headroom_percent} %, cold starts {day.starting_percent} %, drains {day.draining_percent} %"
+        )
+        if day.amount_per_thousand_answers is not None:
+            yield f"1,000 answers cost {day.amount_per_thousand_answers} {cost.currency}"
 
 
 def _conditions(conditions: Sequence[Condition]) -> Iterable[RenderableType]:

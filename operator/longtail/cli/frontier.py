@@ -11,6 +11,7 @@ from rich.table import Table
 
 from longtail.cli.pool_options import cold_start, is_trace_file
 from longtail.cli.progress import progress_bar
+from longtail.cli.triangle import HISTORY, History, history_options, service_frontier
 from longtail.errors import SettingsError
 from longtail.workbench.bench_report import replace_figures
 from longtail.workbench.evaluation.case import CaseName, Pool
@@ -129,6 +130,7 @@ class _Percents(click.ParamType[tuple[float, ...]]):
     help="Markdown file with a pair of marks, between which the figures are written.",
 )
 @click.option("--quick", is_flag=True, help="One seed, one and a half hours, six policies unless named.")
+@history_options
 def frontier(
     *,
     traces: tuple[str, ...],
@@ -146,6 +148,7 @@ def frontier(
     pictures: Path | None,
     document: Path | None,
     quick: bool,
+    service: str | None,
     **pool: Any,
 ) -> None:
     """Sweep the one knob of every policy on every TRACE, and compare costs at equal attainment.
@@ -153,7 +156,13 @@ def frontier(
     TRACE is a file (.csv, .csv.gz or .npz with arrival_seconds, input_tokens and output_tokens) or one of the
     published scenarios: r1-day, r1-evening, r1-x3-lengths, r1-heavy-tail, r1-thin, m-large-r1-lengths,
     azure-conversation, mooncake. Without any, all of these.
+
+    With --service it is the service's own past instead: cost against waiting for each level of effort.
     """
+    history = History(**{name: pool.pop(name) for name in HISTORY})
+    if service is not None:
+        service_frontier(service, history, out=out, pictures=pictures)
+        return
     directory = data or data_directory()
     if not traces and directory is None:
         click.echo(f"skipped: no real traces here; set {ENVIRONMENT_VARIABLE} to their directory")

@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from longtail.cluster.client import connect
 from longtail.cluster.kinds import SERVINGS
 from longtail.cluster.records import ScaleRecord, serving_record
 from longtail.cluster.snapshot import ServingView
+from longtail.control.clock import Clock
 from longtail.control.fleet import build_fleet, build_signals
 from longtail.control.settings import load_settings
 from longtail.errors import NotFound, SettingsError, SpecError
 from longtail.policy.fleet import Service
+from longtail.policy.trust import GAP_SECONDS
 from longtail.signals.archive import Archive
 from longtail.signals.client import PrometheusClient
 from longtail.signals.history import HistoryReader, Segment
@@ -40,6 +43,16 @@ _NOT_PODS = frozenset({"dcgm", "gateway", "litellm"})
 """Vocabularies that name no pod of the engine in a label that can be matched."""
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """How far back to look, and how closely."""
+
+    seconds: int
+    step_seconds: int
+    cache: Path
+    """Where answers are kept."""
+
+
 def duration(text: str) -> int:
     """Seconds of ``7d`` and the like.
 
@@ -53,6 +66,20 @@ def duration(text: str) -> int:
     if found is None or int(found[1]) == 0:
         raise SettingsError(f"--since: {text!r} is not a number followed by s, m, h, d or w")
     return int(found[1]) * _UNITS[found[2]]
+
+
+def step_of(text: str | None, span_seconds: int) -> int:
+    """Seconds between two decisions: the operator's own for a day, coarser for longer, for the time it takes.
+
+    Raises:
+        SettingsError: it is no number of seconds.
+    """
+    if text is None:
+        return 15 if span_seconds <= 86_400 else 30 if span_seconds <= 3 * 86_400 else 60
+    if not text.isdecimal() or not 1 <= int(text) <= GAP_SECONDS:
+        # Looking away for longer is a gap to the policy, and after a gap nothing shrinks for a while.
+        raise SettingsError(f"--step: {text!r} is not a number of seconds from 1 to {GAP_SECONDS:.0f}")
+    return int(text)
 
 
 def source_of(url: str | None, scrape_interval_seconds: float, name: str) -> MetricsSource:
@@ -98,6 +125,24 @@ async def read_looks(
             partial = bool(moment.unanswered or moment.partial)
             looks.append(Look(observation, moment.pods[past.signals.key], partial))
     return looks
+
+
+async def read_span(source: MetricsSource, past: Past, span: Span, *, clock: Clock, bar: Bar) -> list[Look]:
+    """The recording of one service, in pieces that are kept on disk.
+
+    Raises:
+        MetricsUnavailable: the source answers nothing.
+    """
+    step = span.step_seconds
+    end = int(clock.unix_seconds()) // step * step
+    segment = Segment(end - span.seconds // step * step, end, step)
+    task = bar.add_task(f"reading {timedelta(seconds=span.seconds)} from {source.url}", total=len(segment.times))
+    client = patient_client(source)
+    archive = Archive(client, span.cache, source=source.url, settled_before_seconds=end - SETTLED_SECONDS)
+    try:
+        return await read_looks(source, archive, past, [segment], advance=lambda: bar.advance(task))
+    finally:
+        client.close()
 
 
 def service_of(body: Mapping[str, Any]) -> Service:

@@ -25,6 +25,7 @@ from longtail.cluster.routing import cost_owners
 from longtail.cluster.status import ConditionValue
 from longtail.control.capacity import capacity_pending
 from longtail.control.cascade import timeout_cascade
+from longtail.control.costs import replica_hours_in_money
 from longtail.control.fleet import victim_order
 from longtail.control.lengths_changed import lengths_changed
 from longtail.control.outcome import Outcome
@@ -51,7 +52,7 @@ def conditions(outcome: Outcome) -> tuple[ConditionValue, ...]:
         timeout_cascade(outcome),
         _drain_ready(outcome),
         effort_reduced(outcome),
-        lengths_changed(outcome),
+        lengths_changed(outcome, money=replica_hours_in_money(outcome.cost)),
     )
     return (_ready(outcome, rest), *rest)
 

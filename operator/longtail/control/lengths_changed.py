@@ -19,7 +19,7 @@ _TYPE: Final = "LengthsChanged"
 HOURS_A_DAY: Final = 24.0
 
 Money = Callable[[float], str]
-"""Replica-hours as money in words, such as ``"$ 734"``; sign as given."""
+"""Replica-hours as money in words, such as ``"730 USD"``, whatever their sign."""
 
 
 def lengths_changed(outcome: Outcome, *, money: Money | None = None) -> ConditionValue:

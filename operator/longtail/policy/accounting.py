@@ -18,6 +18,7 @@ interval of one replica is missing, once in its life.
 import enum
 import math
 from collections.abc import Sequence
+from operator import add
 from typing import Final, NamedTuple
 
 from longtail.demand.observation import Observation
@@ -67,7 +68,7 @@ class Account(NamedTuple):
 
     def __add__(self, other: "Account") -> "Account":  # type: ignore[override]
         """Both together."""
-        return Account(*(mine + its for mine, its in zip(self, other, strict=True)))
+        return Account._make(map(add, self, other))
 
     @property
     def by_phase(self) -> tuple[float, ...]:

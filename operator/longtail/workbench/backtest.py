@@ -117,17 +117,18 @@ def backtest(
     peers: Sequence[Policy[Any]],
     learned: Learned,
     *,
+    load: Sequence[Interval] | None = None,
     gpus_per_replica: float = 1.0,
     progress: Progress = lambda _: None,
 ) -> Backtest:
-    """Put every candidate and every peer under the recorded load.
+    """Put every candidate and every peer under the recorded load, or under another one of the same looks.
 
     Raises:
         ValueError: there is no candidate, or never a time at which the load is known.
     """
     if not candidates:
         raise ValueError("there is no candidate")
-    load = intervals([look.observation for look in looks])
+    load = load or intervals([look.observation for look in looks])
     first = next((number for number, one in enumerate(load) if one.requests or one.known), None)
     if first is None:
         raise ValueError("the load is not known at any time of the recording")

@@ -1,6 +1,5 @@
 """The figures of the effort benchmark as tables, and its picture (which needs matplotlib)."""
 
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,9 +8,9 @@ import numpy as np
 
 from longtail.workbench import bench_effort as bench
 from longtail.workbench.bench_effort import Effects, Outcome
-from longtail.workbench.evaluation.pictures import plotter
 from longtail.workbench.fleet.accounts import NO_LIMIT
 from longtail.workbench.fleet.run import Timeline
+from longtail.workbench.picture import plotting, png
 
 Column = tuple[str, Callable[[Outcome], float], Callable[[float], str]]
 
@@ -92,7 +91,7 @@ def draw(effects: Effects, ways: Sequence[str]) -> bytes:
     Raises:
         SettingsError: matplotlib is not installed.
     """
-    plot = plotter()
+    plot = plotting()
     figure, axes = plot.subplots(4, 1, figsize=(10, 10.5), sharex=True, layout="constrained")
     chosen = {way: effects.timelines[way] for way in ways}
     for axis, paint in zip(axes, (_demand, _levels, _attainment, _goodput), strict=True):
@@ -106,10 +105,7 @@ def draw(effects: Effects, ways: Sequence[str]) -> bytes:
     axes[2].legend(loc="lower right", fontsize=8)
     axes[-1].set_xlabel("minutes since demand stepped to twice the GPUs")
     figure.suptitle("Demand of twice the GPUs for 15 minutes; clients give up after 120 s and ask again twice")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    plot.close(figure)
-    return buffer.getvalue()
+    return png(plot, figure)
 
 
 def _minutes_of(timeline: Timeline) -> Any:

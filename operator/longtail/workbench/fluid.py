@@ -207,7 +207,7 @@ class Pool:
             ratio = here / load.running_before if load.running_before >= 1.0 else float(self.capacity > 0)
             self.arrived = load.arrived
             self.finished = min(load.finished * min(ratio, _MOST_TIMES_AS_FAST), self.requests + load.arrived)
-            self.requests += self.arrived - self.finished
+            self.requests = max(self.requests + self.arrived - self.finished, 0.0)
         else:
             self.arrived = self.finished = 0.0
             self.requests = max(self.requests + load.jump, 0.0)

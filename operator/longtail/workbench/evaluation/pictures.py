@@ -1,18 +1,17 @@
 """The two pictures: what attainment costs, and how a pool lived through its day. Needs matplotlib."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from longtail.errors import SettingsError
 from longtail.workbench.evaluation.case import open_case
 from longtail.workbench.evaluation.frontier import Results
 from longtail.workbench.evaluation.rows import HINDSIGHT, Row, frontier_of, misses
 from longtail.workbench.evaluation.trial import ORACLES, fly, fly_longtail
 from longtail.workbench.fleet.pilots import LONGTAIL
 from longtail.workbench.fleet.run import Run
+from longtail.workbench.picture import plotting, png
 
 TICKS_PERCENT = (80.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.9, 99.99)
 """What is better than the last is drawn at the last."""
@@ -26,30 +25,8 @@ def draw_pictures(results: Results) -> dict[str, bytes]:
     Raises:
         SettingsError: matplotlib is not installed.
     """
-    plot = plotter()
+    plot = plotting()
     return {"attainment": _frontiers(plot, results), "timeline": _timelines(plot, results)}
-
-
-def plotter() -> Any:
-    """Matplotlib's pyplot, drawing into memory.
-
-    Raises:
-        SettingsError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib as mpl  # noqa: PLC0415 - an extra, and a second to import
-        import matplotlib.pyplot as plt  # noqa: PLC0415
-    except ImportError as error:
-        raise SettingsError("pictures need matplotlib: install longtail[picture]") from error
-    mpl.use("Agg")
-    return plt
-
-
-def _png(plot: Any, figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    plot.close(figure)
-    return buffer.getvalue()
 
 
 # --- what attainment costs
@@ -76,7 +53,7 @@ def _frontiers(plot: Any, results: Results) -> bytes:
         handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.suptitle("What it costs to serve a share of the requests in time (lower is better)")
-    return _png(plot, figure)
+    return png(plot, figure)
 
 
 def _one_frontier(axis: Any, trace: str, runs: Sequence[Row], colours: Mapping[str, Any]) -> None:
@@ -144,7 +121,7 @@ def _timelines(plot: Any, results: Results) -> bytes:
         _one_timeline(axes[2 * place, 0], axes[2 * place + 1, 0], title, run, slots)
     axes[-1, 0].set_xlabel("hours since the start of the trace")
     figure.suptitle(f"{trace}: replicas and queue")
-    return _png(plot, figure)
+    return png(plot, figure)
 
 
 def _slots_of(results: Results, trace: str) -> int:
