@@ -104,9 +104,21 @@ def test_when_it_is_over_the_pool_asks_for_what_it_asked_for_before(jam):
     assert max(decision.desired for decision in recovered) <= 1.5 * usual, "not five times, as 20 of 20"
 
 
-def test_clients_that_wait_make_no_cascade():
-    watched, _ = flown()
-    assert all(decision.demand.cascade is None for _, decision in watched.said)
+@pytest.fixture(scope="module")
+def patient():
+    return flown()[0]
+
+
+def test_clients_that_wait_make_no_cascade(patient):
+    assert all(decision.demand.cascade is None for _, decision in patient.said)
+
+
+def test_a_queue_for_want_of_gpus_does_not_make_the_pool_larger_afterwards(patient):
+    usual = max(decision.desired for decision in patient.between(STEP - 1800, STEP))
+    queued = max(at for at, decision in patient.said if decision.demand.slots_now > 2 * GPUS * SLOTS)
+    assert BACK < queued < END - 1800
+    recovered = patient.between(queued + 600, END)
+    assert max(decision.desired for decision in recovered) <= 1.5 * usual
 
 
 def test_clients_that_stop_what_they_have_read_enough_of_make_no_cascade():
