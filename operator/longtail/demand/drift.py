@@ -51,6 +51,8 @@ DISPERSION_PRIOR = 2.0
 DISPERSION_RANGE = (1.0, 1000.0)
 DISPERSION_STEP = 10.0
 """Most times the usual variation that one block counts for."""
+TINY = 1e-6
+"""Fewer endings or tokens are none."""
 PRIOR_REQUESTS = 20.0
 """Weight of the reference in the mean of what came since."""
 
@@ -165,7 +167,7 @@ def watch(
     before the tick. What is found is to be learned anew by whoever keeps the lengths.
     """
     row = learned[:, None]
-    ended, exposed = np.where(row, ended, 0.0), np.where(row, exposed, 0.0)
+    ended, exposed = (np.where(row & (seen > TINY), seen, 0.0) for seen in (ended, exposed))
     calm = state.evidence.max(axis=1) < SUSPICION
     reference = np.where(calm[:, None], settled.hazard.astype(np.float32), state.reference)
     ready = (state.requests >= LEAST_REQUESTS) & (now >= state.found + SETTLING_SECONDS)
