@@ -14,6 +14,7 @@ from longtail.cli.progress import progress_bar
 from longtail.workbench.bench_demand import run_demand_benchmark
 from longtail.workbench.bench_drift import run_drift_benchmark
 from longtail.workbench.bench_report import with_figures
+from longtail.workbench.drift_picture import draw_day
 from longtail.workbench.drift_report import render as render_drift
 from longtail.workbench.drift_report import with_drift_figures
 from longtail.workbench.scenarios import SEED
@@ -74,10 +75,21 @@ def bench_demand(*, as_json: bool, quick: bool, data: Path | None, seed: int, re
     default=None,
     help="Markdown file with a pair of marks, between which the figures are written.",
 )
-def bench_drift(*, as_json: bool, quick: bool, data: Path | None, seed: int, report: Path | None) -> None:
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    default=None,
+    help="Draw a real day with its alarms into this PNG file (extra `picture`; needs the real traces).",
+)
+def bench_drift(
+    *, as_json: bool, quick: bool, data: Path | None, seed: int, report: Path | None, picture: Path | None
+) -> None:
     """Changes of output lengths: delay until they are found, error of their factor, false alarms."""
+    directory = data or data_directory()
     with progress_bar("drawing requests") as progress:
-        figures = run_drift_benchmark(data or data_directory(), quick=quick, progress=progress, seed=seed)
+        figures = run_drift_benchmark(directory, quick=quick, progress=progress, seed=seed)
+        if picture is not None and directory is not None:
+            picture.write_bytes(draw_day(directory, progress=progress, seed=seed))
     if report is not None:
         report.write_text(with_drift_figures(report.read_text(encoding="utf-8"), figures), encoding="utf-8")
     if as_json:

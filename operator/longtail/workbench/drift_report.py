@@ -1,4 +1,4 @@
-"""Writes the figures of the drift benchmark into a document, between two marks, and draws a day with its alarms."""
+"""Writes the figures of the drift benchmark into a document, between two marks; the words around them stay."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
