@@ -127,6 +127,7 @@ def quiet_tick(state: DriftState, means, now: float) -> DriftState:
         exposed=nothing,
         settled=survivals(means),
         learned=np.ones(len(means), dtype=bool),
+        cut=np.zeros(len(means), dtype=bool),
         now=now,
         elapsed_seconds=TICK,
     )
@@ -159,6 +160,7 @@ def test_unseen_ticks_are_no_evidence():
         exposed=exposed,
         settled=survivals([1000.0, 1000.0]),
         learned=np.array([True, False]),
+        cut=np.array([False, False]),
         now=5000.0,
         elapsed_seconds=TICK,
     )
@@ -189,7 +191,14 @@ def test_whatever_is_seen_the_state_stays_sane_and_services_do_not_see_each_othe
             learned = np.array([column[tick][3] for column in columns])
             before = state
             state, found = drift.watch(
-                state, ended=ended, exposed=exposed, settled=settled, learned=learned, now=now, elapsed_seconds=TICK
+                state,
+                ended=ended,
+                exposed=exposed,
+                settled=settled,
+                learned=learned,
+                cut=np.zeros(len(columns), dtype=bool),
+                now=now,
+                elapsed_seconds=TICK,
             )
             assert (state.evidence >= 0).all()
             assert ((state.since <= now) & (state.since >= before.since)).all()
