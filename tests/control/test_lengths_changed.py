@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
@@ -12,12 +13,15 @@ from longtail.cluster.records import serving_record, workload_record
 from longtail.cluster.snapshot import ServingView
 from longtail.cluster.status import stamp
 from longtail.control.announcer import Announcer, Flip
+from longtail.control.costs import Cost
 from longtail.control.lengths_changed import in_words, lengths_changed
 from longtail.control.outcome import Outcome
+from longtail.control.prices import Price
 from longtail.control.report import build_status
 from longtail.demand.estimate import Capacity, Demand, LengthChange, Lengths, Startup
-from longtail.policy.decision import Decision, Effort, Reason
-from longtail.policy.fleet import EffortLevel
+from longtail.policy.accounting import Account
+from longtail.policy.decision import Decision, Reason
+from longtail.policy.fleet import GpuShape
 from longtail_fakes.kubernetes import KubernetesFake
 from longtail_fakes.manifests import deployment, serving
 
@@ -86,14 +90,19 @@ def test_the_words_say_by_how_much_since_when_and_what_it_costs() -> None:
 
 
 def test_money_is_said_where_prices_are_known() -> None:
-    said = lengths_changed(changed(LONGER), money=lambda hours: f"$ {2 * hours:,.0f}")
-    assert said.message.endswith("370 replica-hours, $ 734 a day")
-
-
-def test_a_budget_of_our_own_is_named_beside_what_it_does() -> None:
-    level = EffortLevel(name="low", thinking_tokens=2048, reasoning_effort="low")
-    said = lengths_changed(changed(SHORTER, effort=Effort(index=1, level=level, since=0.0, because="")))
-    assert said.message.endswith("; effort level low is in force")
+    cost = Cost(
+        gpus=GpuShape(gpu_class="H100", per_replica=8),
+        held_gpus=16,
+        price=Price(Decimal("2.50"), "EUR"),
+        day=Account(),
+        day_seconds=0.0,
+        counted=Account(),
+        amounts=(),
+    )
+    priced = lengths_changed(replace(changed(LONGER), cost=cost)).message
+    assert priced.endswith("15 replicas more, 370 replica-hours, 7,300 EUR, a day")
+    unpriced = lengths_changed(replace(changed(LONGER), cost=replace(cost, price=None))).message
+    assert unpriced.endswith("370 replica-hours a day")
 
 
 def test_the_status_has_the_change_while_it_is_news() -> None:
