@@ -68,6 +68,7 @@ ifdef QUICK
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target bench-demand-quick bench-frontier-quick
 else
 	$(RUN)/longtail bench demand --report docs/benchmarks/demand.md
+	$(RUN)/longtail bench drift --report docs/benchmarks/drift.md --picture docs/benchmarks/drift.png
 	$(RUN)/longtail frontier --hours 6 --max-runs 7 --seeds 1 --json bench-out/frontier.json \
 		--report bench-out/frontier.html --pictures docs/benchmarks --markdown docs/benchmarks/frontier.md
 endif

@@ -7,11 +7,16 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.table import Table
 
 from longtail.cli.progress import progress_bar
 from longtail.workbench.bench_demand import run_demand_benchmark
+from longtail.workbench.bench_drift import run_drift_benchmark
 from longtail.workbench.bench_report import with_figures
+from longtail.workbench.drift_picture import draw_day
+from longtail.workbench.drift_report import render as render_drift
+from longtail.workbench.drift_report import with_drift_figures
 from longtail.workbench.scenarios import SEED
 from longtail.workbench.traces.catalogue import ENVIRONMENT_VARIABLE, data_directory
 
@@ -52,6 +57,47 @@ def bench_demand(*, as_json: bool, quick: bool, data: Path | None, seed: int, re
         click.echo(json.dumps(figures, indent=2))
     else:
         _print(figures)
+
+
+@bench.command("drift")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--quick", is_flag=True, help="Fewer seeds, days and mixes: a few minutes.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help=f"Directory of the real traces. Default: ${ENVIRONMENT_VARIABLE}, else ../shared/data; none: without them.",
+)
+@click.option("--seed", type=int, default=SEED, show_default=True, help="Seed of every draw.")
+@click.option(
+    "--report",
+    type=click.Path(exists=True, dir_okay=False, writable=True, path_type=Path),
+    default=None,
+    help="Markdown file with a pair of marks, between which the figures are written.",
+)
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    default=None,
+    help="Draw a real day with its alarms into this PNG file (extra `picture`; needs the real traces).",
+)
+def bench_drift(
+    *, as_json: bool, quick: bool, data: Path | None, seed: int, report: Path | None, picture: Path | None
+) -> None:
+    """Changes of output lengths: delay until they are found, error of their factor, false alarms."""
+    directory = data or data_directory()
+    with progress_bar("drawing requests") as progress:
+        figures = run_drift_benchmark(directory, quick=quick, progress=progress, seed=seed)
+        if picture is not None and directory is not None:
+            picture.write_bytes(draw_day(directory, progress=progress, seed=seed))
+    if report is not None:
+        report.write_text(with_drift_figures(report.read_text(encoding="utf-8"), figures), encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps(figures, indent=2))
+        return
+    Console().print(Markdown(render_drift(figures)))
+    if "real" not in figures:
+        click.echo(f"skipped: no real traces here; set {ENVIRONMENT_VARIABLE} to their directory")
 
 
 def _print(figures: dict[str, Any]) -> None:
