@@ -64,7 +64,7 @@ class App:
         """Connect the parts; nothing runs yet.
 
         Raises:
-            SettingsError: a metrics source cannot be used, or the prices cannot be read.
+            SettingsError: a metrics source, the prices or a GPU budget cannot be used.
         """
         self._settings = settings
         self._api = api
@@ -118,6 +118,7 @@ class App:
             interval_seconds=settings.interval_seconds,
             fold=fold,
             accounts=Accounts(prices=settings.prices(), leads=may_write),
+            budgets=settings.gpu_budgets(),
         )
         self._backfill = Backfill(
             fold=fold,
