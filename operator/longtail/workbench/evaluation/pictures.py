@@ -26,11 +26,16 @@ def draw_pictures(results: Results) -> dict[str, bytes]:
     Raises:
         SettingsError: matplotlib is not installed.
     """
-    plot = _matplotlib()
+    plot = matplotlib_pyplot()
     return {"attainment": _frontiers(plot, results), "timeline": _timelines(plot, results)}
 
 
-def _matplotlib() -> Any:
+def matplotlib_pyplot() -> Any:
+    """Pyplot without a display.
+
+    Raises:
+        SettingsError: it is not installed.
+    """
     try:
         import matplotlib as mpl  # noqa: PLC0415 - an extra, and a second to import
         import matplotlib.pyplot as plt  # noqa: PLC0415
@@ -40,7 +45,8 @@ def _matplotlib() -> Any:
     return plt
 
 
-def _png(plot: Any, figure: Any) -> bytes:
+def png(plot: Any, figure: Any) -> bytes:
+    """The figure as a file, and its end."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     plot.close(figure)
@@ -71,7 +77,7 @@ def _frontiers(plot: Any, results: Results) -> bytes:
         handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.suptitle("What it costs to serve a share of the requests in time (lower is better)")
-    return _png(plot, figure)
+    return png(plot, figure)
 
 
 def _one_frontier(axis: Any, trace: str, runs: Sequence[Row], colours: Mapping[str, Any]) -> None:
@@ -139,7 +145,7 @@ def _timelines(plot: Any, results: Results) -> bytes:
         _one_timeline(axes[2 * place, 0], axes[2 * place + 1, 0], title, run, slots)
     axes[-1, 0].set_xlabel("hours since the start of the trace")
     figure.suptitle(f"{trace}: replicas and queue")
-    return _png(plot, figure)
+    return png(plot, figure)
 
 
 def _slots_of(results: Results, trace: str) -> int:

@@ -216,7 +216,7 @@ def simulate_fleet(
         if not seen:
             break
         decisions, memory = step(
-            fleet=Fleet(tuple(service for service, _ in seen.values())),
+            fleet=Fleet(tuple(service for service, _ in seen.values()), budgets),
             observations={service.key: observation for service, observation in seen.values()},
             memory=memory,
             now=EPOCH_SECONDS + next(iter(sights.values())).at_seconds,
