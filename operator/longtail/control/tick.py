@@ -21,7 +21,7 @@ from longtail.control.outcome import Outcome
 from longtail.control.writer import Writer
 from longtail.errors import LongtailError, MetricsUnavailable
 from longtail.policy.decision import Decision
-from longtail.policy.fleet import GpuBudget, ServiceKey
+from longtail.policy.fleet import Fleet, GpuBudget, ServiceKey
 from longtail.signals.observe import ServiceSignals, blind
 from longtail.signals.reader import Failure, Reading, SignalReader
 
@@ -58,11 +58,17 @@ class FleetTick:
         self._accounts = accounts or Accounts(prices=None, leads=lambda: True)
         self._budgets = budgets
         self._outcomes: Mapping[ServiceKey, Outcome] = {}
+        self._fleet = Fleet(())
 
     @property
     def outcomes(self) -> Collection[Outcome]:
         """What the last tick ended with, service by service."""
         return self._outcomes.values()
+
+    @property
+    def fleet(self) -> Fleet:
+        """What the last tick decided on."""
+        return self._fleet
 
     async def run(self, lag_seconds: float) -> None:
         """Run one tick that was due ``lag_seconds`` ago.
@@ -88,6 +94,7 @@ class FleetTick:
             views = freeze(self._store, self._targets)
             fleet = build_fleet(views.values(), budgets=self._budgets)
             signals = build_signals(views.values())
+        self._fleet = fleet
         with self._metrics.step("read"):
             reading = await self._read(signals, now=now)
         with self._metrics.step("decide"):

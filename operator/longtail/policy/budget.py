@@ -29,15 +29,20 @@ up to the size of one replica, costs n log n, and can be told in a sentence.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
 
 from longtail.demand.estimate import Demand
 from longtail.policy import needs, words
 from longtail.policy.decision import Decision, LadderStep, Reason, Rung
-from longtail.policy.fleet import GpuBudget, Mode, Service, ServiceKey
+from longtail.policy.fleet import Fleet, GpuBudget, Mode, Service, ServiceKey, Target
 from longtail.policy.roster import Roster
+
+Floats = NDArray[np.float64]
 
 KEPT = 0.5
 """How much more surely a replica must be needed elsewhere to be taken from its owner, in standard deviations of demand:
@@ -131,7 +136,7 @@ def ceilings(
     """
     if not budgets:
         return {}
-    places = {(budget.gpu_class, budget.namespace): place for place, budget in enumerate(budgets)}
+    places = _places(budgets)
     claims = [
         _claim(service, pool, decisions[service.key], subject)
         for service, pool in zip(services, pools, strict=True)
@@ -147,6 +152,17 @@ def ceilings(
         for claim, given in zip(claims, shares, strict=True)
         if given.limit is not None and given.now < decisions[claim.key].desired
     }
+
+
+def held_gpus(fleet: Fleet) -> list[tuple[GpuBudget, int]]:
+    """Every budget of a fleet with the GPUs that are held of it."""
+    places = _places(fleet.budgets)
+    gpus = [0] * len(fleet.budgets)
+    for service in fleet.services:
+        for place in _subject(service, places):
+            assert service.gpus is not None
+            gpus[place] += 0 if service.target is None else _held(service.target) * service.gpus.per_replica
+    return list(zip(fleet.budgets, gpus, strict=True))
 
 
 def share(claims: Sequence[Claim], gpus: Sequence[int]) -> list[Share]:
@@ -232,6 +248,10 @@ def limited(decision: Decision, *, ceiling: Ceiling, doubt: str) -> Decision:
     )
 
 
+def _places(budgets: Sequence[GpuBudget]) -> dict[tuple[str, str | None], int]:
+    return {(budget.gpu_class, budget.namespace): place for place, budget in enumerate(budgets)}
+
+
 def _subject(service: Service, places: Mapping[tuple[str, str | None], int]) -> tuple[int, ...]:
     """Places of the budgets that a service is subject to."""
     if service.gpus is None:
@@ -240,11 +260,16 @@ def _subject(service: Service, places: Mapping[tuple[str, str | None], int]) -> 
     return tuple(places[at] for name in names if (at := (service.gpus.gpu_class, name)) in places)
 
 
+def _held(target: Target) -> int:
+    """Replicas whose GPUs nobody else can have: pods above what is asked for are there until somebody deletes them."""
+    going = sum(pod.deleting for pod in target.pods)
+    return max(target.replicas, len(target.pods) - going) + going
+
+
 def _claim(service: Service, pool: Roster, decision: Decision, places: tuple[int, ...]) -> Claim:
     assert service.gpus is not None
     assert service.target is not None
     ours = decision.reason is not Reason.SCALING_DISABLED
-    pods, going = service.target.pods, len(pool.deleting)
     wish = _wish(decision) if ours else pool.serving
     awake = service.limits.min_replicas if service.zero is None else max(service.limits.min_replicas, 1)
     expected, spread = _outlook(decision.demand)
@@ -256,8 +281,7 @@ def _claim(service: Service, pool: Roster, decision: Decision, places: tuple[int
         active=ours and service.mode is Mode.ACTIVE,
         serving=pool.serving,
         back=sum(pod.switch for pod in pool.cordoned),
-        # Pods above what is asked for are there until somebody deletes them.
-        held=max(pool.asked, len(pods) - going) + going,
+        held=_held(service.target),
         apart=len(pool.isolated),
         wish=wish,
         floor=min(awake, wish),
@@ -301,29 +325,32 @@ def _contested(claims: Sequence[Claim], gpus: Sequence[int]) -> frozenset[int]:
     return frozenset(place for place, most in enumerate(gpus) if wished[place] > most)
 
 
-def _in_order(claims: Sequence[Claim], contested: frozenset[int]) -> list[tuple[int, int]]:
-    """The replicas that are wished for, one by one: (place of the claim, how many of it come before)."""
-    units = [
-        ((_round(claim, number), -claim.priority, _surplus(claim, number), claim.key, number), index)
-        for index, claim in enumerate(claims)
-        if contested.intersection(claim.budgets)
-        for number in range(claim.wish)
-    ]
-    return [(index, order[-1]) for order, index in sorted(units)]
+def _in_order(claims: Sequence[Claim], contested: frozenset[int]) -> Iterator[tuple[int, int]]:
+    """The replicas that are wished for, one by one: (place of the claim, how many of it come before).
 
+    Shapes: one entry a replica.
+    """
+    places = [index for index, claim in enumerate(claims) if contested.intersection(claim.budgets)]
+    places.sort(key=lambda index: claims[index].key)
+    some = [claims[index] for index in places]
+    wishes = np.array([claim.wish for claim in some], np.int64)
+    owner = np.repeat(np.arange(len(some)), wishes)
+    number = np.arange(len(owner)) - np.repeat(np.cumsum(wishes) - wishes, wishes)
 
-def _round(claim: Claim, number: int) -> int:
-    if not claim.active:
-        return 0 if number < claim.within_reach else 2
-    return 0 if number < claim.floor else 1
+    def of(values: Iterable[float]) -> Floats:
+        return np.fromiter(values, np.float64, len(some))[owner]
 
-
-def _surplus(claim: Claim, number: int) -> float:
-    """By how many standard deviations a replica lies above expected demand: the smaller, the surer it is needed."""
-    served = number < claim.serving
-    if served and claim.firm:
-        return -math.inf
-    return (number + 0.5 - claim.expected) / claim.spread - KEPT * served
+    active = of(claim.active for claim in some) > 0
+    first = number < np.where(active, of(claim.floor for claim in some), of(claim.within_reach for claim in some))
+    rounds = np.where(first, 0, np.where(active, 1, 2))
+    # By how many standard deviations a replica lies above expected demand: the smaller, the surer it is needed.
+    surplus = (number + 0.5 - of(claim.expected for claim in some)) / of(claim.spread for claim in some)
+    served = number < of(claim.serving for claim in some)
+    surplus = np.where(served, surplus - KEPT, surplus)
+    surplus[served & (of(claim.firm for claim in some) > 0)] = -np.inf
+    order = np.lexsort((number, owner, surplus, -of(claim.priority for claim in some), rounds))
+    for place, at in zip(owner[order].tolist(), number[order].tolist(), strict=True):
+        yield places[place], at
 
 
 def _because(claim: Claim, given: Share, budget: GpuBudget, held: int) -> str:
