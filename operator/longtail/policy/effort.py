@@ -63,7 +63,7 @@ def settle(
     rules, last = service.effort, memory.effort
     if rules is None:
         return decision, memory if last is None else replace(memory, effort=None)
-    cannot_grow = decision.supply_short or decision.limited_by is Reason.TOO_MANY_REPLICAS
+    cannot_grow = decision.supply_short or decision.limited_by in {Reason.TOO_MANY_REPLICAS, Reason.GPU_BUDGET}
     if memory.blind_since is None and demand.levels:
         chosen = choose(rules, demand=demand, last=last, cannot_grow=cannot_grow, now=now)
     elif last is not None and memory.blind_since is not None and now - memory.blind_since < rules.valid_seconds:

@@ -1,13 +1,12 @@
 """One real day: how long answers were, what the model took them for, and when it said that they had changed."""
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from longtail.demand.model import DemandMemory, estimate
-from longtail.errors import SettingsError
+from longtail.workbench.picture import plotting, png
 from longtail.workbench.bench_drift import ATTAINMENT, FOUND_FACTOR, alarms_of, mean_lengths
 from longtail.workbench.drift_truth import changes
 from longtail.workbench.forecasting import Progress, forecast
@@ -24,7 +23,7 @@ def draw_day(data: Path, *, progress: Progress, seed: int = SEED) -> bytes:
     Raises:
         SettingsError: matplotlib is not installed.
     """
-    plot = _matplotlib()
+    plot = plotting()
     scenario = next(one for one in reasoning_scenarios(data, seed=seed) if one.name == TRACE)
     said = forecast(
         [scenario],
@@ -58,17 +57,4 @@ def draw_day(data: Path, *, progress: Progress, seed: int = SEED) -> bytes:
     )
     axes.set(xlabel="hours", ylabel="tokens", xlim=(0, hours[-1]), ylim=(0, top * 1.03))
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.02, 0.9))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    plot.close(figure)
-    return buffer.getvalue()
-
-
-def _matplotlib() -> Any:
-    try:
-        import matplotlib as mpl  # noqa: PLC0415 - an extra, and a second to import
-        import matplotlib.pyplot as plt  # noqa: PLC0415
-    except ImportError as error:
-        raise SettingsError("pictures need matplotlib: install longtail[picture]") from error
-    mpl.use("Agg")
-    return plt
+    return png(plot, figure)
