@@ -1,15 +1,14 @@
 """One real day: how long answers were, what the model took them for, and when it said that they had changed."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from longtail.demand.model import DemandMemory, estimate
-from longtail.workbench.picture import plotting, png
 from longtail.workbench.bench_drift import ATTAINMENT, FOUND_FACTOR, alarms_of, mean_lengths
 from longtail.workbench.drift_truth import changes
 from longtail.workbench.forecasting import Progress, forecast
+from longtail.workbench.picture import plotting, png
 from longtail.workbench.replay import TICK_SECONDS
 from longtail.workbench.scenarios import SEED, reasoning_scenarios
 
