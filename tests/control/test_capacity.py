@@ -10,6 +10,7 @@ from longtail.cluster.snapshot import ServingView
 from longtail.control.conditions import conditions
 from longtail.control.fleet import effective_mode
 from longtail.control.outcome import Outcome
+from longtail.demand.estimate import Capacity, Cascade, Demand, Lengths, Startup
 from longtail.demand.observation import Observation, Signal
 from longtail.policy.decision import Decision, Reason, Shortage, ShortageReason
 from longtail.policy.fleet import Mode
@@ -36,6 +37,19 @@ def seen(*pods: dict[str, Any], decision: Decision = DECISION, refused: str = ""
         pods=records,
     )
     return Outcome(view=view, decision=decision, observation=FRESH)
+
+
+def demand(*, cascade: Cascade | None) -> Demand:
+    return Demand(
+        capacity=Capacity(slots_per_replica=24.0, kv_tokens_per_replica=None, bound_by="Spec"),
+        lengths=Lengths(mean_tokens=2000, p50_tokens=1000, p99_tokens=20_000, tail_share=0.0),
+        startup=Startup(p50_seconds=180.0, p90_seconds=240.0),
+        slots_now=20.0,
+        kv_now_tokens=None,
+        owed_tokens=None,
+        queued_reasoning_tokens=None,
+        cascade=cascade,
+    )
 
 
 def said(outcome: Outcome, kind: str) -> tuple[str, str, str]:
@@ -98,3 +112,44 @@ def test_a_sleeper_that_nobody_can_wake_is_not_active() -> None:
     assert said(seen(decision=lost), "Ready")[1] == "ActivationMissing"
     asleep = replace(lost, reason=Reason.SCALED_TO_ZERO)
     assert said(seen(decision=asleep), "ScalingActive")[0] == "True"
+
+
+CASCADE = Cascade(
+    since=1_795_507_200.0,
+    aborted_per_second=61.2,
+    finished_per_second=2.75,
+    arrivals_per_second=70.3,
+    distinct_per_second=25.4,
+    patience_seconds=119.8,
+    queue_limit=127.6,
+)
+
+
+TOLD = (
+    "since 2026-11-24T08:00:00Z: 61.2 requests a second are given up and 2.8 are answered; of 70.3 that arrive about "
+    "25.4 are new, and the others asked again; no replica is taken away meanwhile. Clients wait for about 120 s; 128 "
+    "waiting requests can be answered by then: limit the queue to that, at the gateway or in the engines (vLLM: "
+    "--max-num-queued-reqs, for each replica its part)"
+)
+
+
+@pytest.mark.parametrize(
+    ("cascade", "expected"),
+    [
+        pytest.param(None, ("False", "NoCascade", "answers are not asked for again"), id="none"),
+        pytest.param(
+            CASCADE,
+            (
+                "True",
+                "AnswersTimeOut",
+                TOLD,
+            ),
+            id="on",
+        ),
+    ],
+)
+def test_a_timeout_cascade_is_told_with_its_figures_and_a_remedy(
+    cascade: Cascade | None, expected: tuple[str, str, str]
+) -> None:
+    outcome = seen(pod("r1-0"), decision=replace(DECISION, demand=demand(cascade=cascade)))
+    assert said(outcome, "TimeoutCascade") == expected

@@ -173,7 +173,7 @@ RIVAL = Problem("HorizontalPodAutoscalerPresent", "an HPA scales it")
 def test_every_situation_has_its_words(given: Outcome, expected: dict[str, str]) -> None:
     said = {c.type: f"{c.status} {c.reason}" for c in conditions(given)}
     assert {kind: said[kind] for kind in expected} == expected
-    assert len(said) == 10
+    assert len(said) == 11
 
 
 def drain_ready(*, policy: str = "Reversible", owner: str = "ReplicaSet", cost: str | None = None, **view) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from longtail.demand.estimate import Cascade
 from longtail.demand.observation import MISSING, Observation, Quality, Signal
 from longtail.policy.behavior import Recommendation, ScaleEvent
 from longtail.policy.decision import Reason, Rung
@@ -248,6 +249,23 @@ def test_doubt_forbids_shrinking_and_says_why(observation: Observation, reason: 
     decision = decided(service(4, behavior=AT_ONCE), observation)
     assert (decision.desired, decision.hold, decision.reason) == (4, True, reason)
     assert words in decision.message
+
+
+def test_while_answers_time_out_nobody_goes_and_the_floor_still_makes_the_pool_grow() -> None:
+    cascade = Cascade(
+        since=NOW,
+        aborted_per_second=9.0,
+        finished_per_second=2.0,
+        arrivals_per_second=30.0,
+        distinct_per_second=8.0,
+        patience_seconds=120.0,
+        queue_limit=40.0,
+    )
+    held = decided(service(4, behavior=AT_ONCE), seen(3), demand(3.0, cascade=cascade))
+    assert (held.desired, held.hold, held.reason) == (4, True, Reason.TIMEOUT_CASCADE)
+    assert "9 requests a second are given up, 2 are answered" in held.message
+    grown = decided(service(4, behavior=AT_ONCE), seen(32, 30), demand(62.0, cascade=cascade))
+    assert (grown.desired, grown.reason) == (8, Reason.SCALE_UP)
 
 
 def test_a_busy_gpu_does_not_doubt_engines_that_report_work() -> None:

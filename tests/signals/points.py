@@ -24,7 +24,15 @@ def point(tag: str, pod: str, value: float, **labels: str) -> Point:
 
 def vllm(pod: str, *, age: float = 3.0, engine: str = "0", **values: float) -> list[Point]:
     """A vLLM pod's samples: ``vllm("a", running=3, generated=100)``; ``age`` is always there."""
-    ranked = {"generated", "finished_tokens", "prompt_tokens", "first_tokens", "preemptions", "kv_used_ratio"}
+    ranked = {
+        "generated",
+        "finished_tokens",
+        "prompt_tokens",
+        "first_tokens",
+        "preemptions",
+        "aborted",
+        "kv_used_ratio",
+    }
     points = [point("vllm/sample_age", pod, age)]
     for series, value in values.items():
         labels = {"engine": engine} if series in ranked else {}

@@ -138,6 +138,19 @@ def _sglang(*more: tuple[str, float]) -> list[Point]:
     ]
 
 
+def test_requests_that_were_given_up_are_read_from_each_engine() -> None:
+    ticks = Ticks(service(pod("a"), pod("b")))
+    ticks.see(
+        vllm("a", running=1, aborted=7), [point("sglang/running", "b", 1.0), point("sglang/sample_age", "b", 3.0)]
+    )
+    given_up = [
+        point("sglang/running", "b", 1.0),
+        point("sglang/sample_age", "b", 3.0),
+        point("sglang/aborted", "b", 2.0),
+    ]
+    assert ticks.see(vllm("a", running=1, aborted=12), given_up).aborted_requests.value == 7.0
+
+
 def test_a_counter_that_sglang_has_not_created_yet_is_zero() -> None:
     ticks = Ticks(service(pod("a")))
     ticks.see(_sglang())

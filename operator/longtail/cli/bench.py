@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
+from longtail.cli.bench_effort import bench_effort
 from longtail.cli.progress import progress_bar
 from longtail.workbench.bench_budget import run_budget_benchmark
 from longtail.workbench.bench_budget_report import draw_use
@@ -27,6 +28,9 @@ from longtail.workbench.traces.catalogue import ENVIRONMENT_VARIABLE, data_direc
 @click.group()
 def bench() -> None:
     """Measure longtail."""
+
+
+bench.add_command(bench_effort)
 
 
 @bench.command("demand")

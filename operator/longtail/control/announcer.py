@@ -19,6 +19,7 @@ _BAD_WHEN: Final = {
     "MetricsAvailable": ConditionStatus.FALSE,
     "Conflict": ConditionStatus.TRUE,
     "CapacityPending": ConditionStatus.TRUE,
+    "TimeoutCascade": ConditionStatus.TRUE,
     "DrainReady": ConditionStatus.FALSE,
     "EffortReduced": ConditionStatus.TRUE,
     "LengthsChanged": ConditionStatus.TRUE,

@@ -8,6 +8,7 @@ ScalingLimited    a limit keeps the number from being what was computed (HPA)
 MetricsAvailable  the engines are seen: fresh and from every pod that should report
 Conflict          somebody else scales the same target: we hold, or leave each of their numbers for a grace
 CapacityPending   replicas that were asked for are not coming, and why
+TimeoutCascade    answers come too late and are asked for again: since when, how many, what would help
 DrainReady        replicas can leave without cutting a request short, and be called back; else what to add
 EffortReduced     requests are to think less than usual, until replicas come
 LengthsChanged    answers have become longer or shorter, and what that costs
@@ -23,6 +24,7 @@ from longtail.cluster.marks import DELETION_COST
 from longtail.cluster.routing import cost_owners
 from longtail.cluster.status import ConditionValue
 from longtail.control.capacity import capacity_pending
+from longtail.control.cascade import timeout_cascade
 from longtail.control.fleet import victim_order
 from longtail.control.lengths_changed import lengths_changed
 from longtail.control.outcome import Outcome
@@ -46,6 +48,7 @@ def conditions(outcome: Outcome) -> tuple[ConditionValue, ...]:
         _metrics_available(outcome),
         _conflict(outcome),
         capacity_pending(outcome),
+        timeout_cascade(outcome),
         _drain_ready(outcome),
         effort_reduced(outcome),
         lengths_changed(outcome),

@@ -20,7 +20,9 @@ from longtail.policy.decision import Decision, Rung
 from longtail.policy.fleet import Mode
 
 _LABELS: Final = ("namespace", "name")
-_FEARED: Final = frozenset({"ScalingLimited", "Conflict", "CapacityPending", "EffortReduced", "LengthsChanged"})
+_FEARED: Final = frozenset(
+    {"ScalingLimited", "Conflict", "CapacityPending", "TimeoutCascade", "EffortReduced", "LengthsChanged"}
+)
 """Conditions that are well when False; all others are well when True."""
 
 
@@ -87,6 +89,11 @@ _FIGURES: Final = (
         "longtail_supply_short",
         "1 while more replicas are needed than the cluster gives.",
         lambda _, decision: float(decision.supply_short),
+    ),
+    _Figure(
+        "longtail_timeout_cascade",
+        "1 while answers come too late and are asked for again.",
+        _demand(lambda demand: float(demand.cascade is not None)),
     ),
     _Figure("longtail_fallback_active", "1 while spec.fallback decides, for want of metrics.", _fallback),
     _Figure(

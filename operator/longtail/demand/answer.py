@@ -1,13 +1,13 @@
 """From arrays back to one `Demand` per service, with None where something cannot be known."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from longtail.demand.buckets import Array, Mask
 from longtail.demand.capacity import BOUNDS, ReplicaCapacity
 from longtail.demand.drift_cost import Changes
-from longtail.demand.estimate import Capacity, Demand, LengthChange, Lengths, LevelDemand, Startup
+from longtail.demand.estimate import Capacity, Cascade, Demand, LengthChange, Lengths, LevelDemand, Startup
 from longtail.demand.outlook import Outlook
 from longtail.demand.startup import ColdStart
 
@@ -49,6 +49,8 @@ class Answers:
     levels: Mapping[int, tuple[LevelDemand, ...]]
     """By row, for the services that have levels of thinking."""
     replicas_coming: Array
+    cascades: Mapping[int, Cascade] = field(default_factory=dict)
+    """By row, for the services that have one."""
 
 
 def unpack(answers: Answers) -> list[Demand]:
@@ -97,6 +99,8 @@ def unpack(answers: Answers) -> list[Demand]:
     demands = [Demand(*row) for row in zip(*columns, strict=True)]
     for row, levels in answers.levels.items():
         demands[row] = replace(demands[row], levels=levels, replicas_coming=float(answers.replicas_coming[row]))
+    for row, cascade in answers.cascades.items():
+        demands[row] = replace(demands[row], cascade=cascade)
     return demands
 
 

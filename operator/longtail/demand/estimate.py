@@ -79,6 +79,25 @@ class LevelDemand:
 
 
 @dataclass(frozen=True, slots=True)
+class Cascade:
+    """Answers time out and are asked for again (see `demand.cascade`). Rates of the last minute."""
+
+    since: float
+    """Unix seconds."""
+    aborted_per_second: float
+    """Requests that were given up."""
+    finished_per_second: float
+    arrivals_per_second: float
+    """All, those that were asked again included."""
+    distinct_per_second: float
+    """Of these, as many as are not known to be asked again."""
+    patience_seconds: float
+    """About how long clients wait before they give up."""
+    queue_limit: float
+    """Waiting requests of the whole pool that can still be answered in time: more need not be let in."""
+
+
+@dataclass(frozen=True, slots=True)
 class Demand:
     """Demand of one service. A field is None exactly when it cannot be known from what was seen.
 
@@ -121,3 +140,5 @@ class Demand:
     met. Empty without levels, or where there is no forecast."""
     replicas_coming: float = 0.0
     """Replicas at the horizon: those that work and those on their way. Known with ``levels``."""
+    cascade: Cascade | None = None
+    """While answers time out and are asked for again: the figures of it."""

@@ -26,6 +26,7 @@ _SIGNALS = (
     "kv_capacity_tokens",
     "first_tokens",
     "arrivals",
+    "aborted_requests",
     "generated_tokens",
     "attained_tokens",
     "prompt_tokens",
@@ -155,6 +156,7 @@ class FleetArrays:
     kv_capacity: Column
     first_tokens: Column
     arrivals: Column
+    aborted: Column
     generated: Column
     attained: Column
     prompts: Column
@@ -189,6 +191,7 @@ class FleetArrays:
             kv_capacity=columns["kv_capacity_tokens"],
             first_tokens=columns["first_tokens"],
             arrivals=columns["arrivals"],
+            aborted=columns["aborted_requests"],
             generated=columns["generated_tokens"],
             attained=columns["attained_tokens"],
             prompts=columns["prompt_tokens"],

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from longtail.demand import arrivals, capacity, drift, inflight, lengths
+from longtail.demand import arrivals, capacity, cascade, drift, inflight, lengths
 from longtail.demand.buckets import BUCKETS, Array, Mask, clip, spread
 from longtail.demand.fleet_arrays import SATURATED, FleetArrays, Parameters
 from longtail.demand.memory import FleetState, ServiceState
@@ -75,7 +75,21 @@ def follow(
         tpot=tpot,
         width_seconds=width_seconds,
     )
-    learned = covered & gauges_fresh & state.service.running_fresh
+    growth = np.where(state.service.waiting_fresh & seen.waiting.fresh, seen.waiting.value - state.service.waiting, 0.0)
+    door = seen.arrivals.fresh
+    counted = arrivals.count(first_tokens=started, queue_growth=growth, door=seen.arrivals.value, door_known=door)
+    saturated = _saturated(state.service, seen, gauges_fresh)
+    cascade_state, counted = cascade.follow(
+        state.cascade,
+        ends=_ends(state.service, seen),
+        arrived=counted,
+        covered=covered,
+        waiting=seen.waiting.value,
+        waits=saturated,
+        now=clock.now,
+        elapsed_seconds=clock.elapsed_seconds,
+    )
+    learned = covered & gauges_fresh & state.service.running_fresh & ~cascade_state.on
     whole = learned & seen.finished_known
     natural = lengths.natural(ended, settled)
     length_state = lengths.learn(
@@ -98,20 +112,11 @@ def follow(
         now=clock.now,
         elapsed_seconds=clock.elapsed_seconds,
     )
-    growth = np.where(state.service.waiting_fresh & seen.waiting.fresh, seen.waiting.value - state.service.waiting, 0.0)
-    door = seen.arrivals.fresh
-    counted = arrivals.count(first_tokens=started, queue_growth=growth, door=seen.arrivals.value, door_known=door)
     arrival_state = arrivals.learn(
         state.arrivals,
         requests=counted,
         seconds=np.where(door, seen.interval_seconds, clock.elapsed_seconds),
         learned=covered & (door | (gauges_fresh & state.service.waiting_fresh & state.service.running_fresh)),
-    )
-    saturated = (
-        gauges_fresh
-        & state.service.waiting_fresh
-        & (state.service.waiting > 0)
-        & (seen.waiting.value >= SATURATED * np.maximum(seen.running.value, 1.0))
     )
     service = _prompts(service, clock=clock, seen=seen, covered=covered, flight=flight)
     after = replace(
@@ -120,6 +125,7 @@ def follow(
         flight=flight,
         lengths=lengths.learn_anew(lengths.learn_anew(length_state, lifted), found),
         drift=drift_state,
+        cascade=cascade_state,
         arrivals=arrival_state,
         capacity=_capacity(
             state, service, clock=clock, seen=seen, covered=covered, saturated=saturated, parameters=parameters
@@ -255,6 +261,34 @@ def _finished(seen: FleetArrays, survival: Survival) -> Array:
     return result
 
 
+def _finished_requests(seen: FleetArrays) -> Array:
+    """Requests that finished in the interval, shape (services,); 0 where not known."""
+    finished = np.zeros(len(seen.interval_seconds))
+    for group in seen.finished:
+        finished[group.services] = group.counts.sum(axis=1)
+    return finished
+
+
+def _saturated(before: ServiceState, seen: FleetArrays, gauges_fresh: Mask) -> Mask:
+    """Where requests wait, more than a few, and did so at the last tick."""
+    queued = seen.waiting.value >= SATURATED * np.maximum(seen.running.value, 1.0)
+    result: Mask = gauges_fresh & before.waiting_fresh & (before.waiting > 0) & queued
+    return result
+
+
+def _ends(before: ServiceState, seen: FleetArrays) -> cascade.Ends:
+    """What began and ended in the interval, for those who look for requests that were given up."""
+    return cascade.Ends(
+        counted_aborts=seen.aborted.value,
+        counted_known=seen.aborted.fresh,
+        started=seen.first_tokens.value,
+        finished=_finished_requests(seen),
+        growth=seen.running.value - before.running,
+        balanced=seen.first_tokens.fresh & seen.finished_known & seen.running.fresh & before.running_fresh,
+        pods=seen.reporting_pods,
+    )
+
+
 def _prompts(
     service: ServiceState, *, clock: Clock, seen: FleetArrays, covered: Mask, flight: inflight.InFlight
 ) -> ServiceState:
@@ -265,9 +299,7 @@ def _prompts(
     kept = float(np.exp(-min(clock.elapsed_seconds / PROMPT_MEMORY_SECONDS, 60.0)))
     by_cache = seen.kv_used.fresh & seen.running.fresh & (seen.running.value > 0)
     by_counter = ~seen.kv_used.known & covered & seen.prompts.fresh & seen.finished_known
-    finished = np.zeros(len(seen.interval_seconds))
-    for group in seen.finished:
-        finished[group.services] = group.counts.sum(axis=1)
+    finished = _finished_requests(seen)
     beyond = np.maximum(seen.kv_used.value - flight.tokens, 0.0)
     tokens = np.where(by_cache, beyond, seen.prompts.value)
     requests = np.where(by_cache, seen.running.value, finished)

@@ -1,7 +1,7 @@
 """What the model remembers of each service between ticks, and how rows follow services that come and go."""
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from longtail.demand.attainment import AttainmentState
 from longtail.demand.buckets import Array, Index, Mask
 from longtail.demand.calibration import CalibrationState
 from longtail.demand.capacity import CapacityState
+from longtail.demand.cascade import CascadeState
 from longtail.demand.drift import DriftState
 from longtail.demand.experts import EXPERTS, ExpertState
 from longtail.demand.inflight import COHORTS, InFlight
@@ -72,6 +73,7 @@ class FleetState:
     ledger: Ledger
     attainment: AttainmentState
     thinking: ThinkingState
+    cascade: CascadeState
 
     @classmethod
     def fresh(cls, services: int) -> "FleetState":
@@ -91,7 +93,18 @@ class FleetState:
             ledger=Ledger.fresh(services, 2 * FORECAST_NUMBERS),
             attainment=AttainmentState.fresh(services),
             thinking=ThinkingState.fresh(services),
+            cascade=CascadeState.fresh(services),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What had been learned about one service before requests began to wait (see `safekeeping`)."""
+
+    queued_at: float
+    """Unix seconds of the last tick with a queue."""
+    parts: Mapping[str, Any]
+    """Of `FleetState`, by name, one row of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +117,8 @@ class DemandMemory:
     width_seconds: Array
     """How long each cohort took to start, shape (`COHORTS`,): the same for all services."""
     state: FleetState
+    kept: Mapping[Hashable, Kept] = field(default_factory=dict)
+    """Of services whose requests wait."""
 
     @classmethod
     def empty(cls) -> "DemandMemory":

@@ -9,6 +9,7 @@ from longtail.demand import (
     arrivals,
     attainment,
     capacity,
+    cascade,
     drift_cost,
     experts,
     forecast,
@@ -17,6 +18,7 @@ from longtail.demand import (
     outlook,
     owed,
     room,
+    safekeeping,
     startup,
     thinking,
 )
@@ -97,6 +99,7 @@ def step(
     clock = Clock(now=now if memory.now is None else max(now, memory.now), elapsed_seconds=elapsed, returning=returning)
     state, cold_start = _cold_start(state, supplies, parameters)
     horizon = cold_start.p90_seconds
+    calm = ~state.cascade.on
     state, followed, width = follow(
         state, clock=clock, seen=seen, parameters=parameters, width_seconds=memory.width_seconds
     )
@@ -110,6 +113,9 @@ def step(
             share_known=seen.reasoning_share.known,
             elapsed_seconds=elapsed,
         ),
+    )
+    kept, state = safekeeping.follow(
+        memory.kept, state, keys=keys, saturated=followed.saturated, began=calm & state.cascade.on, now=clock.now
     )
     replica, present = _present(state, seen, followed, parameters)
     in_time = _in_time_ratio(
@@ -128,7 +134,13 @@ def step(
         quantile=quantile,
     )
     state = outlook.remember(
-        state, clock=clock, horizon_seconds=horizon, slots=slots, kv=kv, now=present, made=state.arrivals.known
+        state,
+        clock=clock,
+        horizon_seconds=horizon,
+        slots=slots,
+        kv=kv,
+        now=present,
+        made=state.arrivals.known & ~state.cascade.on,
     )
     state = replace(
         state,
@@ -136,7 +148,7 @@ def step(
             state.attainment,
             requests=seen.waits.requests,
             within=seen.waits.within,
-            whole=followed.gauges_fresh,
+            whole=followed.gauges_fresh & ~state.cascade.on,
             observed=seen.waits.known,
             # Not up while less is there than was asked for a cold start ago: a higher level would not have come.
             short=supplies.ready * replica.slots * in_time < promised,
@@ -149,7 +161,15 @@ def step(
     answers = _answers(
         state, seen, followed, replica, present, cold_start, slots, kv, quantile, in_time, coming[:, -1], found
     )
-    return answers, DemandMemory(keys=tuple(keys), now=clock.now, width_seconds=width, state=state)
+    cascades = cascade.cascades(
+        state.cascade,
+        slots=replica.slots * np.maximum(seen.ready_pods, 1.0),
+        wait_seconds=parameters.queue_wait_seconds,
+        stay_seconds=followed.survival.mean * followed.tpot_seconds,
+        long_stay_seconds=followed.survival.quantile(0.95) * followed.tpot_seconds,
+    )
+    answers = replace(answers, cascades=cascades) if cascades else answers
+    return answers, DemandMemory(keys=tuple(keys), now=clock.now, width_seconds=width, state=state, kept=kept)
 
 
 def _cold_start(state: FleetState, supplies: Supplies, parameters: Parameters) -> tuple[FleetState, startup.ColdStart]:

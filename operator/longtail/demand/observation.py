@@ -112,6 +112,9 @@ class Observation:
     prompt_tokens: Signal = MISSING
     """Sum of prompt lengths of finished requests (increase)."""
     preemptions: Signal = MISSING
+    aborted_requests: Signal = MISSING
+    """Requests that their clients gave up (increase), where the engine counts them. vLLM has the counter and leaves it
+    at 0: what gave up while it ran is inferred (see `demand.cascade`)."""
     attained_tokens: Signal = MISSING
     finished_output_tokens: Buckets | None = None
     """Finished requests by output length (increase); None when not known, which is not "none finished"."""

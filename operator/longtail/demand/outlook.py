@@ -62,13 +62,13 @@ def judge(
     book, due, said = ledger.settle(
         state.ledger, now=clock.now, horizon_seconds=horizon_seconds, tick_seconds=clock.elapsed_seconds
     )
-    half = FORECAST_NUMBERS
+    half, sane = FORECAST_NUMBERS, ~state.cascade.on  # a queue of those who ask again is no error of a forecast
     slots = _judge_one(
         state.slots_experts,
         state.slots_calibration,
         said[:, :half],
         to_root(now.slots),
-        due & now.slots_fresh,
+        due & now.slots_fresh & sane,
         clock,
         quantile,
     )
@@ -77,7 +77,7 @@ def judge(
         state.kv_calibration,
         said[:, half:],
         to_root(now.kv_tokens / KV_UNIT_TOKENS),
-        due & now.kv_fresh & (said[:, half] > 0),  # 0 says: the KV cache was not known then (a root is >= 0.5)
+        due & now.kv_fresh & sane & (said[:, half] > 0),  # 0 says: the KV cache was not known then (a root is >= 0.5)
         clock,
         quantile,
     )

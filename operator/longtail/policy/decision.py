@@ -47,6 +47,8 @@ class Reason(enum.StrEnum):
     GPU_BUSY = "GPUBusy"
     """GPUs are at work while the engines report nothing: the report cannot be right."""
     WARMING_UP = "WarmingUp"
+    TIMEOUT_CASCADE = "TimeoutCascade"
+    """Answers time out and are asked for again: what is counted is not what it seems."""
     TARGET_UNAVAILABLE = "TargetUnavailable"
     SUPPLY_SHORT = "SupplyShort"
     """More replicas are needed, and the cluster does not give any: no more are asked for."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from longtail.demand.estimate import Demand
 from longtail.demand.observation import Observation, Quality, Signal, worst
+from longtail.policy import words
 from longtail.policy.decision import Reason
 from longtail.policy.fleet import Behavior, Pod
 from longtail.policy.idleness import gpu_busy, idle_samples
@@ -101,6 +102,12 @@ def _judge(
     for doubt, because in _doubts(observation, memory=memory, behavior=behavior, now=now):
         blind_pods = _blind_pods(observation, pods, now=now)
         return Trust(countable=_countable(observation), doubt=doubt, because=because, blind_pods=blind_pods)
+    if demand.cascade is not None:
+        because = (
+            f"answers time out and are asked for again: {words.number(demand.cascade.aborted_per_second)} requests a "
+            f"second are given up, {words.number(demand.cascade.finished_per_second)} are answered"
+        )
+        return Trust(countable=True, doubt=Reason.TIMEOUT_CASCADE, because=because)
     return Trust(countable=True)
 
 

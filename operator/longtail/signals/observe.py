@@ -116,6 +116,7 @@ def observe(
         generated_tokens=increase(Series.GENERATED),
         prompt_tokens=increase(Series.PROMPT_TOKENS),
         preemptions=increase(Series.PREEMPTIONS),
+        aborted_requests=increase(Series.ABORTED),
         attained_tokens=level((Series.DECODE_SUM, Series.FINISHED_TOKENS), lambda r: r.attained_tokens),
         finished_output_tokens=view.buckets(Series.OUTPUT_LENGTH),
         queue_wait_seconds=view.buckets(Series.QUEUE_WAIT),

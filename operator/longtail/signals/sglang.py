@@ -37,7 +37,10 @@ _SCHEDULER_COUNTERS: Final = (
     (Series.GENERATED, 'sglang:realtime_tokens_total{mode="decode"}'),
     (Series.PREEMPTIONS, "sglang:num_retracted_requests_total"),
 )
-_TOKENIZER_COUNTERS: Final = ((Series.ARRIVALS, f'sglang:http_requests_total{{endpoint=~"{_GENERATION_ENDPOINTS}"}}'),)
+_TOKENIZER_COUNTERS: Final = (
+    (Series.ARRIVALS, f'sglang:http_requests_total{{endpoint=~"{_GENERATION_ENDPOINTS}"}}'),
+    (Series.ABORTED, "sglang:num_aborted_requests_total"),
+)
 _TOKENIZER_HISTOGRAMS: Final = (
     (Series.FINISHED_TOKENS, "sglang:generation_tokens_histogram", "sum", ""),
     (Series.PROMPT_TOKENS, "sglang:prompt_tokens_histogram", "sum", ""),

@@ -9,7 +9,8 @@ Traps, with where they are handled:
 * ``num_requests_waiting`` holds those without room and those that wait for a LoRA slot or a KV transfer:
   all of them are owed their tokens, so the total is taken, not ``reason="capacity"`` alone.
 * Old and new names are joined with ``or`` after aggregation: a pod that exposes both counts once.
-* An aborted request stays in ``generation_tokens_total`` and enters nothing else.
+* An aborted request stays in ``generation_tokens_total`` and enters nothing else: ``finished_reason="abort"`` is there
+  from the start and stays at 0 (0.33). It is read all the same, for the release that counts.
 """
 
 import math
@@ -26,6 +27,7 @@ _RANK: Final = "engine"
 _COUNTERS: Final = (
     (Series.GENERATED, "vllm:generation_tokens_total"),
     (Series.PREEMPTIONS, "vllm:num_preemptions_total"),
+    (Series.ABORTED, 'vllm:request_success_total{finished_reason="abort"}'),
 )
 _HISTOGRAMS: Final = (
     (Series.FINISHED_TOKENS, "vllm:request_generation_tokens", "sum"),

@@ -43,6 +43,8 @@ class Series(enum.StrEnum):
     FIRST_TOKENS = "first_tokens"
     ARRIVALS = "arrivals"
     PREEMPTIONS = "preemptions"
+    ABORTED = "aborted"
+    """Requests that their clients gave up."""
     # Histograms, as cumulative buckets
     OUTPUT_LENGTH = "output_length"
     QUEUE_WAIT = "queue_wait"
@@ -57,6 +59,7 @@ COUNTERS: Final = frozenset(
         Series.FIRST_TOKENS,
         Series.ARRIVALS,
         Series.PREEMPTIONS,
+        Series.ABORTED,
         Series.OUTPUT_LENGTH,
         Series.QUEUE_WAIT,
         Series.FIRST_TOKEN_WAIT,

@@ -357,6 +357,7 @@ def _seen(pool: Pool, load: Interval, recorded: Observation) -> Observation:
         generated_tokens=_scaled(recorded.generated_tokens, pool.running, running),
         prompt_tokens=_times(recorded.prompt_tokens, share),
         preemptions=recorded.preemptions,
+        aborted_requests=_times(recorded.aborted_requests, share),
         attained_tokens=_scaled(recorded.attained_tokens, pool.running, running),
         finished_output_tokens=_buckets_times(recorded.finished_output_tokens, share),
         queue_wait_seconds=_waits(recorded.queue_wait_seconds, WAIT_BOUNDS, pool),

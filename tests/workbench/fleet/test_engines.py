@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longtail.workbench.fleet.engines import CLOSED, Arrivals, Engines
+from longtail.workbench.fleet.arrivals import Arrivals
+from longtail.workbench.fleet.engines import Engines
 from longtail.workbench.fleet.engines_kv import FULL, KvEngines
+from longtail.workbench.fleet.rows import CLOSED
 from longtail.workbench.fleet.setting import ReplicaSize, Requests, Routing
 from longtail.workbench.schedule import first_come_first_served
 from longtail.workbench.traces.trace import Trace

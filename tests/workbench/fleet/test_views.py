@@ -14,7 +14,7 @@ from longtail.signals.reader import observe_all
 from longtail.signals.samples import WHOLE, ObjectKey, SeriesKey, Snapshot
 from longtail.signals.vocabulary import COUNTERS, Series
 from longtail.workbench.fleet.longtail_view import Baseline, observe, target_of
-from longtail.workbench.fleet.meters import FINISHED_OUTPUT, FINISHED_PROMPT, FIRST_TOKENS, GENERATED
+from longtail.workbench.fleet.meters import ABORTED, FINISHED_OUTPUT, FINISHED_PROMPT, FIRST_TOKENS, GENERATED
 from longtail.workbench.fleet.pilots import Peer
 from longtail.workbench.fleet.pool import Orders
 from longtail.workbench.fleet.setting import EPOCH_SECONDS, Drain, ReplicaSize, Requests, Scraping, Setting
@@ -62,6 +62,7 @@ def as_answered(scrape, at_seconds):
             Series.PROMPT_TOKENS: row[FINISHED_PROMPT],
             Series.FIRST_TOKENS: row[FIRST_TOKENS],
             Series.PREEMPTIONS: 0.0,
+            Series.ABORTED: row[ABORTED],
         }
         histograms = {
             Series.OUTPUT_LENGTH: (columns.length_bounds, row[columns.length]),

@@ -12,8 +12,9 @@ room) the moment any has a free slot. Where there is no such gateway, the queue 
 queues, and shows up in them in equal parts; with late binding it flatters engines that cannot hand a waiting request
 over to a new replica, all policies alike.
 
-Modules: `setting` (what is given), `engines` and `engines_kv` (requests on slots), `meters` (vLLM's counters),
-`deployment` (pods that come and go), `scrape` (what a metrics store saw of them), `longtail_view` and `peer_view`
-(how that looks to a policy), `pilots` and `policies` (who is at the controls), `accounts` and `waits` (what it cost),
+Modules: `setting` (what is given), `arrivals` (requests at the gateway), `rows`, `engines`, `engines_kv` and
+`engines_clients` (requests on slots, of clients that wait or give up), `meters` (vLLM's counters), `deployment` (pods
+that come and go), `scrape` (what a metrics store saw of them), `longtail_view` and `peer_view` (how that looks to a
+policy), `pilots` and `policies` (who is at the controls), `accounts`, `waits` and `answers` (what it cost and brought),
 `simulation` (the whole, in time), `run` (the result), `sizing` (what the trace needs, from its future).
 """

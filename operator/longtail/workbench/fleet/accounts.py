@@ -1,14 +1,17 @@
 """What a run costs and what it shows: GPU time by what replicas did, actions of the policy, a timeline."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from longtail.workbench.fleet.run import GpuHours, Timeline
+from longtail.workbench.traces.trace import Floats
 
 TIMELINE_BINS = 1440
 """A day in minutes; a longer run has longer bins."""
+NO_LIMIT = -1.0
+"""Instead of a limit of thinking, where there is none."""
 _HOUR = 3600.0
 
 
@@ -34,7 +37,7 @@ class Accounts:
         self._at = 0.0
         self._seconds = dict.fromkeys(Phase, 0.0)
         self._direction = 0
-        self._bins = _Bins(measured_from_seconds, until_seconds)
+        self.bins = Bins(measured_from_seconds, until_seconds)
 
     def pass_time(self, to_seconds: float, replicas: Mapping[Phase, int], desired: int) -> None:
         """So many replicas there were, and so many should have served, since the last call."""
@@ -42,13 +45,13 @@ class Accounts:
         if elapsed > 0:
             for phase, count in replicas.items():
                 self._seconds[phase] += count * elapsed
-            self._bins.pass_time(self._at, to_seconds, replicas, desired)
+            self.bins.pass_time(self._at, to_seconds, replicas, desired)
         self._at = to_seconds
 
     def tick(self, *, demand: int, waiting: int) -> None:
         """So many requests ran or waited just now."""
         if self._at >= self._from:
-            self._bins.tick(self._at, demand, waiting)
+            self.bins.tick(self._at, demand, waiting)
 
     def killed(self, requests: int, tokens: float) -> None:
         """Requests were lost, with the tokens they had written."""
@@ -80,10 +83,10 @@ class Accounts:
 
     def timeline(self) -> Timeline:
         """What there was, by bins."""
-        return self._bins.timeline()
+        return self.bins.timeline()
 
 
-class _Bins:
+class Bins:
     """Levels over time.
 
     A passage that crosses into another bin counts for the one where it begins: bins are a minute or more, and
@@ -98,12 +101,16 @@ class _Bins:
         self._peaks = np.zeros((2, count))
         self._means = np.zeros((4, count))
         self._seconds = np.zeros(count)
+        self._requests = np.zeros((3, count))
+        self._limit = np.full(count, NO_LIMIT)
 
     def tick(self, at: float, demand: int, waiting: int) -> None:
+        """So many requests ran or waited."""
         index = self._index(at)
         self._peaks[:, index] = np.maximum(self._peaks[:, index], (demand, waiting))
 
     def pass_time(self, start: float, end: float, replicas: Mapping[Phase, int], desired: int) -> None:
+        """So many replicas there were, and so many should have served."""
         index = self._index(start)
         elapsed = end - max(start, self._start)
         coming = replicas[Phase.STARTING] + replicas[Phase.UNSCHEDULED]
@@ -112,7 +119,21 @@ class _Bins:
             self._means[row, index] += level * elapsed
         self._seconds[index] += elapsed
 
+    def ask(self, asked: Sequence[float]) -> None:
+        """Requests were asked for the first time."""
+        self._count(0, np.array(asked, np.float64))
+
+    def answer(self, asked: Floats, asked_once: Floats) -> None:
+        """Requests were answered: when they were first asked, and when those were that did not have to ask again."""
+        self._count(1, asked)
+        self._count(2, asked_once)
+
+    def limit(self, at: float, thinking_tokens: int | None) -> None:
+        """From now on nobody thinks more than this."""
+        self._limit[self._index(at) :] = NO_LIMIT if thinking_tokens is None else thinking_tokens
+
     def timeline(self) -> Timeline:
+        """What there was."""
         serving, starting, draining, desired = self._means / np.maximum(self._seconds, 1e-9)
         return Timeline(
             at_seconds=self._start + self._width * np.arange(len(self._seconds), dtype=np.float64),
@@ -122,7 +143,16 @@ class _Bins:
             starting=starting,
             draining=draining,
             desired=desired,
+            asked=self._requests[0],
+            answered=self._requests[1],
+            answered_first=self._requests[2],
+            thinking_tokens=self._limit,
         )
+
+    def _count(self, row: int, moments: Floats) -> None:
+        moments = moments[moments >= self._start]
+        index = np.minimum(((moments - self._start) / self._width).astype(np.intp), len(self._seconds) - 1)
+        np.add.at(self._requests[row], index, 1.0)
 
     def _index(self, at: float) -> int:
         index = int((at - self._start) / self._width)

@@ -10,7 +10,9 @@ room for the first of them.
 
 from heapq import heappop, heappush
 
-from longtail.workbench.fleet.engines import CLOSED, Arrivals, Engines, InFlight
+from longtail.workbench.fleet.arrivals import Arrivals
+from longtail.workbench.fleet.engines import Engines, InFlight
+from longtail.workbench.fleet.rows import CLOSED
 from longtail.workbench.fleet.setting import ReplicaSize, Routing
 
 FULL = 0.95

@@ -15,7 +15,7 @@ from longtail.demand.observation import MISSING, Buckets, Observation, PodReadin
 from longtail.policy.fleet import Pod, Target
 from longtail.signals.observe import FIRST_SCRAPE_SECONDS
 from longtail.workbench.fleet.deployment import Replica
-from longtail.workbench.fleet.meters import FINISHED_PROMPT, FIRST_TOKENS, GENERATED
+from longtail.workbench.fleet.meters import ABORTED, FINISHED_PROMPT, FIRST_TOKENS, GENERATED
 from longtail.workbench.fleet.scrape import Scrape, increases
 from longtail.workbench.fleet.setting import EPOCH_SECONDS, ReplicaSize
 from longtail.workbench.replay import FIRST_TOKEN_BOUNDS, WAIT_BOUNDS
@@ -96,6 +96,7 @@ def observe(
         first_tokens=view.increase(change[:, FIRST_TOKENS]),
         generated_tokens=view.increase(generated),
         prompt_tokens=view.increase(change[:, FINISHED_PROMPT]),
+        aborted_requests=view.increase(change[:, ABORTED]),
         preemptions=view.increase(np.where(np.isnan(generated), np.nan, 0.0)),
         finished_output_tokens=_buckets(columns.length_bounds, change[:, columns.length]),
         queue_wait_seconds=_buckets(WAIT_BOUNDS, change[:, columns.wait]),

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from longtail.workbench.fleet.engines import InFlight
 from longtail.workbench.replay import FIRST_TOKEN_BOUNDS, WAIT_BOUNDS, token_bounds
 from longtail.workbench.traces.trace import Floats, Integers
 
-GENERATED, FIRST_TOKENS, FINISHED, FINISHED_PROMPT, FINISHED_OUTPUT = range(5)
+GENERATED, FIRST_TOKENS, FINISHED, FINISHED_PROMPT, FINISHED_OUTPUT, ABORTED = range(6)
 """Columns of the plain counters: output tokens written, requests with a first token, finished requests, and the
-prompt and output tokens of these. Three histograms follow."""
-_PLAIN = 5
-_ROW, _START, _ARRIVAL, _PROMPT, _OUTPUT = range(1, 6)
+prompt and output tokens of these, and requests that were given up. Three histograms follow."""
+_PLAIN = 6
+ROW, START, ARRIVAL, PROMPT, OUTPUT = range(1, 6)
+"""Columns of a table of attempts, after their end."""
 
 
 class Columns:
@@ -41,6 +41,8 @@ class Meters:
         self._counters = np.zeros((0, columns.count))
         self._start_sum = np.zeros(0)
         """Sum of the starts of what runs: with their number and the pace it gives the tokens written."""
+        self._dropped = np.zeros(0)
+        """Output tokens of what was given up: they were written, and belong to no finished request."""
         self._prompts = np.zeros(0)
         """Prompt tokens of what runs."""
 
@@ -51,32 +53,49 @@ class Meters:
             self._counters = np.concatenate([self._counters, np.zeros((more, self.columns.count))])
             self._start_sum = np.concatenate([self._start_sum, np.zeros(more)])
             self._prompts = np.concatenate([self._prompts, np.zeros(more)])
+            self._dropped = np.concatenate([self._dropped, np.zeros(more)])
 
     def reset(self, row: int) -> None:
         """Another replica takes the row."""
         self._counters[row] = 0.0
-        self._start_sum[row] = self._prompts[row] = 0.0
+        self._start_sum[row] = self._prompts[row] = self._dropped[row] = 0.0
 
-    def count(self, started: Sequence[InFlight], finished: Sequence[InFlight]) -> Floats:
+    def count(self, started: Sequence[Sequence[float]], finished: Sequence[Sequence[float]]) -> Floats:
         """Count what happened. Returns how long those that started had waited, in seconds."""
         waits: Floats = np.zeros(0)
         if started:
-            table = _table(started)
-            row = table[:, _ROW].astype(np.intp)
-            waits = table[:, _START] - table[:, _ARRIVAL]
+            table = table_of(started)
+            row = table[:, ROW].astype(np.intp)
+            waits = table[:, START] - table[:, ARRIVAL]
             self._shift(row, table, +1.0)
             self._counters[:, FIRST_TOKENS] += self._by_row(row)
             self._count_into(self.columns.first_token, FIRST_TOKEN_BOUNDS, row, waits)
         if finished:
-            table = _table(finished)
-            row = table[:, _ROW].astype(np.intp)
+            table = table_of(finished)
+            row = table[:, ROW].astype(np.intp)
             self._shift(row, table, -1.0)
             self._counters[:, FINISHED] += self._by_row(row)
-            self._counters[:, FINISHED_PROMPT] += self._by_row(row, table[:, _PROMPT])
-            self._counters[:, FINISHED_OUTPUT] += self._by_row(row, table[:, _OUTPUT])
-            self._count_into(self.columns.length, self.columns.length_bounds, row, table[:, _OUTPUT])
-            self._count_into(self.columns.wait, WAIT_BOUNDS, row, table[:, _START] - table[:, _ARRIVAL])
+            self._counters[:, FINISHED_PROMPT] += self._by_row(row, table[:, PROMPT])
+            self._counters[:, FINISHED_OUTPUT] += self._by_row(row, table[:, OUTPUT])
+            self._count_into(self.columns.length, self.columns.length_bounds, row, table[:, OUTPUT])
+            self._count_into(self.columns.wait, WAIT_BOUNDS, row, table[:, START] - table[:, ARRIVAL])
         return waits
+
+    def abort(self, aborted: Sequence[Sequence[float]], *, counted: bool) -> None:
+        """Count what was given up while it ran: its tokens stay written, and enter no histogram, as with vLLM."""
+        if not aborted:
+            return
+        table = table_of(aborted)
+        row = table[:, ROW].astype(np.intp)
+        self._shift(row, table, -1.0)
+        self._dropped += self._by_row(row, (table[:, 0] - table[:, START]) / self._pace)
+        if counted:
+            self._counters[:, ABORTED] += self._by_row(row)
+
+    def expire(self, rows: Integers, requests: int) -> None:
+        """Count what was given up while it waited on some engines, in equal parts."""
+        if len(rows):
+            np.add.at(self._counters[:, ABORTED], rows[np.arange(requests) % len(rows)], 1.0)
 
     def attained(self, rows: Integers, running: Floats, at_seconds: float) -> Floats:
         """Output tokens written so far by what runs on some rows, whole and in fractions."""
@@ -92,14 +111,14 @@ class Meters:
         """All counters of some rows, shape (rows, columns), given the tokens written by what runs."""
         # Sums of floats may lose a rounding error; a counter may not.
         self._counters[rows, GENERATED] = np.maximum(
-            self._counters[rows, GENERATED], self._counters[rows, FINISHED_OUTPUT] + attained
+            self._counters[rows, GENERATED], self._counters[rows, FINISHED_OUTPUT] + self._dropped[rows] + attained
         )
         taken: Floats = self._counters[rows]
         return taken
 
     def _shift(self, row: Integers, table: Floats, sign: float) -> None:
-        self._start_sum += sign * self._by_row(row, table[:, _START])
-        self._prompts += sign * self._by_row(row, table[:, _PROMPT])
+        self._start_sum += sign * self._by_row(row, table[:, START])
+        self._prompts += sign * self._by_row(row, table[:, PROMPT])
 
     def _by_row(self, row: Integers, weights: Floats | None = None) -> Floats:
         return np.bincount(row, weights=weights, minlength=len(self._counters)).astype(np.float64)
@@ -109,7 +128,8 @@ class Meters:
         np.add.at(self._counters, (row, columns.start + bucket), 1.0)
 
 
-def _table(requests: Sequence[InFlight]) -> Floats:
+def table_of(requests: Sequence[Sequence[float]]) -> Floats:
     """One row a request; by way of one flat iterator, which numpy reads faster than tuples."""
-    flat = np.fromiter(itertools.chain.from_iterable(requests), np.float64, 6 * len(requests))
-    return flat.reshape(-1, 6)
+    width = len(requests[0]) if requests else 1
+    flat = np.fromiter(itertools.chain.from_iterable(requests), np.float64, width * len(requests))
+    return flat.reshape(-1, width)

@@ -7,7 +7,19 @@ from typing import Any, Generic, TypeVar
 from longtail.demand.observation import Observation
 from longtail.demand.parameters import CapacityOverride, Objective, ServiceParameters
 from longtail.policy.decision import Decision
-from longtail.policy.fleet import Behavior, DrainRules, Fleet, GpuBudget, GpuShape, Limits, Mode, Service, ServiceKey
+from longtail.policy.fleet import (
+    Behavior,
+    DrainRules,
+    EffortPolicy,
+    EffortRules,
+    Fleet,
+    GpuBudget,
+    GpuShape,
+    Limits,
+    Mode,
+    Service,
+    ServiceKey,
+)
 from longtail.policy.memory import Memory
 from longtail.policy.step import step
 from longtail.workbench.fleet.longtail_view import Baseline, observe, target_of
@@ -119,6 +131,7 @@ class LongtailPool:
     gpu_class: str = ""
     """Of its replicas; empty where no budget is to apply."""
     priority: int = 0
+    effort: EffortRules | None = None
     decision: Decision | None = None
     """The last one, for whoever wants to explain it."""
     _scrape: Scrape | None = field(init=False, default=None)
@@ -142,6 +155,7 @@ class LongtailPool:
             drain=self.drain,
             gpus=GpuShape(self.gpu_class, self.setting.replica.gpus) if self.gpu_class else None,
             priority=self.priority,
+            effort=self.effort,
         )
         return service, observation
 
@@ -150,13 +164,20 @@ class LongtailPool:
         self.decision = decision
         placement = decision.placement
         if placement is None:
-            return Orders(replicas=sight.replicas)
+            return Orders(replicas=sight.replicas, thinking_tokens=self._thinking_tokens(decision))
         return Orders(
             replicas=placement.replicas,
             cordon=placement.cordon,
             uncordon=placement.uncordon,
             commit=placement.commit,
+            thinking_tokens=self._thinking_tokens(decision),
         )
+
+    def _thinking_tokens(self, decision: Decision) -> int | None:
+        """The limit that gateways read: only where it is published."""
+        if self.effort is None or self.effort.policy is not EffortPolicy.PUBLISH or decision.effort is None:
+            return None
+        return decision.effort.level.thinking_tokens
 
 
 @dataclass(slots=True)
@@ -181,11 +202,18 @@ class Longtail:
 
 
 def longtail(
-    setting: Setting, *, attainment: float = 0.99, drain: DrainRules | None = None, **priors: float
+    setting: Setting,
+    *,
+    attainment: float = 0.99,
+    drain: DrainRules | None = None,
+    effort: EffortRules | None = None,
+    **priors: float,
 ) -> Longtail:
     """Longtail as a user would set it up for a setting, everything else at its defaults."""
     parameters = parameters_of(setting, attainment=attainment, **priors)
-    pool = LongtailPool(ServiceKey("simulated", "pool"), setting, parameters, drain=drain or DrainRules())
+    pool = LongtailPool(
+        ServiceKey("simulated", "pool"), setting, parameters, drain=drain or DrainRules(), effort=effort
+    )
     return Longtail(pool)
 
 

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from longtail.workbench.fleet.accounts import Accounts
+from longtail.workbench.fleet.answers import AnswerBooks
+from longtail.workbench.fleet.arrivals import Arrivals
 from longtail.workbench.fleet.deployment import Deployment, Replica
-from longtail.workbench.fleet.engines import Arrivals, Engines
+from longtail.workbench.fleet.engines import Engines
+from longtail.workbench.fleet.engines_clients import EXPIRED_ARRIVAL, EXPIRED_AT, ClientEngines
 from longtail.workbench.fleet.engines_kv import KvEngines
-from longtail.workbench.fleet.meters import Columns, Meters
+from longtail.workbench.fleet.meters import Columns, Meters, table_of
 from longtail.workbench.fleet.setting import Drain, Requests, Setting
 from longtail.workbench.fleet.waits import WaitSketch
 
@@ -19,7 +22,7 @@ class Orders:
     """What a policy wants done.
 
     Carried out in this order, as the operator's writer does: uncordon, cordon, the deletion of the named pods, then
-    ``replicas``.
+    ``replicas``. The gateway hears of the limit of thinking at the same moment.
     """
 
     replicas: int
@@ -28,6 +31,8 @@ class Orders:
     uncordon: Sequence[str] = ()
     commit: Sequence[str] = ()
     """Pods that go when ``replicas`` falls. A fall by more takes others, as a ReplicaSet chooses."""
+    thinking_tokens: int | None = None
+    """Most reasoning tokens of the requests that arrive from now on; None: no limit."""
 
 
 class Pool:
@@ -36,8 +41,7 @@ class Pool:
     def __init__(self, requests: Requests, setting: Setting) -> None:
         self.setting = setting
         self.columns = Columns(setting.max_model_len_tokens)
-        kind = KvEngines if setting.replica.kv_limits else Engines
-        self.engines = kind(setting.replica, setting.routing)
+        self.engines = _engines(setting)
         self.meters = Meters(self.columns, setting.replica.seconds_per_token)
         self.deployment = Deployment(setting)
         self.waits = WaitSketch(setting.objective_seconds)
@@ -45,8 +49,9 @@ class Pool:
         self.accounts = Accounts(
             measured_from_seconds=setting.measured_from_seconds, until_seconds=requests.duration_seconds
         )
+        self.answers = AnswerBooks(self.accounts.bins, setting.replica.seconds_per_token)
         self.now_seconds = 0.0
-        self._arrivals = Arrivals(requests.chunks())
+        self._arrivals = Arrivals(requests.chunks(), answer_tokens=setting.answer_tokens)
         self._measuring = False
         self._arrived_before = 0
         self._settle()
@@ -99,13 +104,31 @@ class Pool:
         if self._measuring:
             self.waits.add(waits)
             self.finished_requests += len(engines.finished)
+        self.answers.count(engines, self._arrivals)
+        if isinstance(engines, ClientEngines):
+            self._count_aborts(engines)
         engines.started.clear()
         engines.finished.clear()
+
+    def _count_aborts(self, engines: ClientEngines) -> None:
+        """What clients gave up, in the meters and as waits that were too long."""
+        counted = self.setting.counts_aborts
+        self.meters.abort(engines.aborted, counted=counted)
+        if engines.expired:
+            if counted and not self.setting.gateway:
+                rows = [pod.row for pod in self.serving_pods() if pod.routable]
+                self.meters.expire(np.array(rows, np.intp), len(engines.expired))
+            if self._measuring:
+                expired = table_of(engines.expired)
+                self.waits.add(expired[:, EXPIRED_AT] - expired[:, EXPIRED_ARRIVAL])
+        for ended in (engines.aborted, engines.expired, engines.asked, engines.lost):
+            ended.clear()
 
     def start_measuring(self) -> None:
         """What happened until now is not counted."""
         self.count()
         self._measuring = True
+        self.answers.open()
         self._arrived_before = self.engines.arrived_requests
 
     @property
@@ -136,6 +159,10 @@ class Pool:
             for pod in deployment.scale(orders.replicas, at_seconds=now):
                 self._delete(pod)
         self.accounts.asked(deployment.wanted - wanted)
+        if orders.thinking_tokens != self._arrivals.thinking_tokens:
+            self._arrivals.limit(orders.thinking_tokens)
+            self.accounts.bins.limit(now, orders.thinking_tokens)
+            self.answers.level_changes += 1
         self._settle()
 
     def _delete(self, pod: Replica) -> None:
@@ -168,5 +195,11 @@ class Pool:
         """The end: who still waits, and has for longer than the objective, counts as having waited so long."""
         self.count()
         objective = self.setting.objective_seconds
-        waited = np.array([self.now_seconds - arrival for arrival, _, _ in self.engines.queue])
+        waited = np.array([self.now_seconds - queued[0] for queued in self.engines.queue])
         self.waits.add(waited[waited > objective] if len(waited) else np.zeros(0))
+
+
+def _engines(setting: Setting) -> Engines | ClientEngines:
+    if setting.clients is not None:
+        return ClientEngines(setting.replica, setting.routing, setting.clients, queue_limit=setting.queue_limit)
+    return (KvEngines if setting.replica.kv_limits else Engines)(setting.replica, setting.routing)

@@ -52,6 +52,42 @@ class Timeline:
     draining: Floats
     desired: Floats
     """Serving replicas that the policy wanted."""
+    asked: Floats
+    """Requests that were asked for the first time in the bin. This and the next two: only of clients that give up."""
+    answered: Floats
+    """Of these, the ones that were answered, however often they had to be asked."""
+    answered_first: Floats
+    """Of these, the ones that had to be asked once."""
+    thinking_tokens: Floats
+    """Most tokens that a request might think, as of the end of the bin; -1: no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What clients got. Where nobody gives up, everybody is answered at the first attempt."""
+
+    answered: int
+    """Requests that were answered, in time where clients give up."""
+    answered_first: int
+    """Of these, the ones that had to be asked once."""
+    given_up: int
+    """Requests that nobody asks again."""
+    retries: int
+    aborted_requests: int
+    """Attempts that were given up while they ran."""
+    expired_requests: int
+    """Attempts that were given up while they waited."""
+    turned_away: int
+    """Attempts that found the queue full."""
+    aborted_tokens: float
+    """Output tokens that were written for nobody."""
+    capped_requests: int
+    """Requests that were made shorter by a limit of thinking: of those that arrived, or, where clients give up, of
+    those that were answered."""
+    cut_tokens: int
+    """By how much, all together."""
+    level_changes: int
+    """Changes of the limit."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +116,13 @@ class Run:
     """Of these, the ones in the other direction than the one before."""
     unscheduled_hours: float
     """Hours of pods that waited for a GPU, all together."""
+    answers: Answers
     timeline: Timeline
+
+    @property
+    def goodput(self) -> float:
+        """Requests that were answered (in time, where clients give up) per GPU-hour; 0 without any."""
+        return self.answers.answered / self.gpu_hours.total if self.gpu_hours.total > 0 else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Numbers, strings and lists of them only: what JSON can hold."""

@@ -76,7 +76,7 @@ class Scraper:
             gateway_waiting=float(waiting) if setting.gateway else None,
             queued_prompt_tokens=float(pool.engines.queued_prompt_tokens),
             door_requests=float(waiting + pool.engines.running_requests),
-            arrived_total=float(pool.engines.arrived_requests),
+            arrived_total=float(pool.engines.door_requests),
         )
 
     def _answering(self, pods: Sequence[Replica]) -> Sequence[Replica]:

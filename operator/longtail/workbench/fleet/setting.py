@@ -57,6 +57,27 @@ class ReplicaSize:
 
 
 @dataclass(frozen=True, slots=True)
+class Clients:
+    """Clients that give up and ask again."""
+
+    timeout_seconds: float = 120.0
+    """From the arrival at the gateway to the last token. The engine then drops what it was writing, as vLLM does when
+    a client hangs up, and a request that still waits leaves the queue."""
+    retries: int = 2
+    """Further attempts of a request that was given up."""
+    pause_seconds: float = 0.0
+    """Between giving up and asking again."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.timeout_seconds) and self.timeout_seconds > 0):
+            raise ValueError(f"Clients: timeout_seconds must be finite and > 0, got {self.timeout_seconds!r}")
+        if self.retries < 0:
+            raise ValueError(f"Clients: retries must be >= 0, got {self.retries!r}")
+        if not (math.isfinite(self.pause_seconds) and self.pause_seconds >= 0):
+            raise ValueError(f"Clients: pause_seconds must be finite and >= 0, got {self.pause_seconds!r}")
+
+
+@dataclass(frozen=True, slots=True)
 class Scraping:
     """What a metrics store sees of the pods."""
 
@@ -98,6 +119,15 @@ class Setting:
     """(seconds, replicas that can have GPUs from then on), ascending; a pod beyond them stays Pending. Those that
     have GPUs keep them. Empty is no limit."""
     scraping: Scraping = field(default_factory=Scraping)
+    clients: Clients | None = None
+    """None: whoever asks waits for as long as it takes."""
+    queue_limit: int | None = None
+    """Requests that may wait; one more is turned away at once, and asks again like one that was given up. None: all
+    may. Only with clients that ask again."""
+    counts_aborts: bool = False
+    """Whether engines count the requests that were given up. vLLM 0.33 does not, SGLang does."""
+    answer_tokens: int = 500
+    """What follows the reasoning, in traces that do not tell: a limit of thinking leaves it alone."""
     min_replicas: int = 1
     max_replicas: int = 24
     initial_replicas: int = 1
@@ -121,6 +151,10 @@ class Setting:
             raise ValueError(f"Setting: cold_start_seconds must be finite and >= 0, got {self.cold_start_seconds!r}")
         if not 0 <= self.cold_start_spread <= 1:
             raise ValueError(f"Setting: cold_start_spread must be within [0, 1], got {self.cold_start_spread!r}")
+        if self.clients is not None and self.replica.kv_limits:
+            raise ValueError("Setting: clients that give up are not modelled together with kv_limits")
+        if self.queue_limit is not None and (self.clients is None or self.queue_limit < 0):
+            raise ValueError(f"Setting: queue_limit must be >= 0 and needs clients, got {self.queue_limit!r}")
         moments = [at for at, _ in self.gpu_limit]
         if moments != sorted(moments):
             raise ValueError(f"Setting: gpu_limit must ascend in time, got {moments}")
@@ -143,8 +177,13 @@ class Requests:
         def chunks() -> Iterator[Trace]:
             for first in range(0, len(trace), CHUNK_REQUESTS):
                 piece = slice(first, first + CHUNK_REQUESTS)
+                reasoning = None if trace.reasoning_tokens is None else trace.reasoning_tokens[piece]
                 yield Trace(
-                    trace.name, trace.arrival_seconds[piece], trace.input_tokens[piece], trace.output_tokens[piece]
+                    trace.name,
+                    trace.arrival_seconds[piece],
+                    trace.input_tokens[piece],
+                    trace.output_tokens[piece],
+                    reasoning,
                 )
 
         return cls(trace.name, trace.span_seconds if duration_seconds is None else duration_seconds, chunks)
@@ -164,6 +203,6 @@ class Requests:
             for start in range(times):
                 for piece in once.chunks():
                     arrivals = piece.arrival_seconds + start * period_seconds
-                    yield Trace(trace.name, arrivals, piece.input_tokens, piece.output_tokens)
+                    yield Trace(trace.name, arrivals, piece.input_tokens, piece.output_tokens, piece.reasoning_tokens)
 
         return cls(trace.name, times * period_seconds, chunks)

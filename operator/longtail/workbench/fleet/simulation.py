@@ -156,6 +156,7 @@ class Simulation:
             scaling_actions=accounts.scaling_actions,
             direction_changes=accounts.direction_changes,
             unscheduled_hours=accounts.unscheduled_hours,
+            answers=pool.answers.result(),
             timeline=accounts.timeline(),
         )
 

@@ -1,0 +1,66 @@
+"""What was learned about forecasts, kept aside while a queue stands: a cascade turns out to be one minutes too late.
+
+When a cascade is found, its first minutes have been taken for the largest errors that a forecast ever made: 148 slots
+were said and 3,400 came, most of them the same questions again. In a memory of hours a few of those are the 99th
+percentile, and an hour after the last request has been answered ten times too many replicas are still asked for. So
+from the moment on at which requests begin to wait for full replicas the state of before is kept, of those services
+alone, and it is gone back to when the queue is found to be a cascade. A queue that is none is an error like any other.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from longtail.demand.buckets import Mask
+from longtail.demand.memory import FleetState, Kept
+
+T = TypeVar("T")
+
+FORGET_SECONDS = 900.0
+"""Without a queue for so long, what comes next is another story."""
+_LEARNED = ("slots_experts", "kv_experts", "slots_calibration", "kv_calibration", "attainment", "lengths", "drift")
+"""Parts of the state that are kept."""
+
+
+def follow(
+    kept: Mapping[Hashable, Kept],
+    state: FleetState,
+    *,
+    keys: Sequence[Hashable],
+    saturated: Mask,
+    began: Mask,
+    now: float,
+) -> tuple[Mapping[Hashable, Kept], FleetState]:
+    """What is kept after a tick, and the state, as it was before the queue where a cascade ``began``; (services,)."""
+    if not kept and not saturated.any():
+        return kept, state
+    row_of = {key: row for row, key in enumerate(keys)}
+    after = {
+        key: replace(one, queued_at=now) if saturated[row_of[key]] else one
+        for key, one in kept.items()
+        if key in row_of and now - one.queued_at <= FORGET_SECONDS
+    }
+    for row in np.flatnonzero(saturated).tolist():
+        if keys[row] not in after:
+            after[keys[row]] = Kept(queued_at=now, parts={name: _row(getattr(state, name), row) for name in _LEARNED})
+    for row in np.flatnonzero(began).tolist():
+        found = after.get(keys[row])
+        if found is not None:
+            state = replace(state, **{name: _put(getattr(state, name), row, found.parts[name]) for name in _LEARNED})
+    return after, state
+
+
+def _row(part: T, row: int) -> T:
+    """One service's part of a state."""
+    return replace(part, **{each.name: getattr(part, each.name)[row].copy() for each in fields(part)})  # type: ignore[type-var, arg-type]
+
+
+def _put(part: T, row: int, one: Any) -> T:
+    """A state with one service's part of it changed."""
+    changed = {}
+    for each in fields(part):  # type: ignore[arg-type]
+        changed[each.name] = getattr(part, each.name).copy()
+        changed[each.name][row] = getattr(one, each.name)
+    return replace(part, **changed)  # type: ignore[type-var]
