@@ -212,3 +212,19 @@ def test_drawn_thoughts_are_about_three_quarters_of_the_output() -> None:
     share = sum(each.reasoning_tokens for each in lengths) / sum(each.tokens for each in lengths)
     assert share == pytest.approx(0.74, abs=0.01)
     assert len({each.tokens for each in lengths}) > 500
+
+
+@pytest.mark.parametrize(
+    ("fields", "thought"),
+    [
+        pytest.param({"custom_params": {"thinking_budget": 100}}, 100, id="its-own-field"),
+        pytest.param({"thinking_token_budget": 100}, 400, id="not-that-of-vllm"),
+        pytest.param({"custom_params": {"thinking_budget": "100"}}, 400, id="no-number"),
+        pytest.param({"custom_params": {"other": 1}}, 400, id="other-parameters"),
+    ],
+)
+def test_sglang_takes_its_budget_from_its_own_field(fields: dict[str, object], thought: int) -> None:
+    definition = ServiceDefinition(name="pod", engine="sglang")
+    server = Server(definition, speed=1.0, clock=Clock(), draw=lambda: Lengths(400, 30))
+    _, _, lengths, _ = server.submit_chat(ChatRequest.model_validate(chat(**fields)))
+    assert lengths == Lengths(thought, 30)

@@ -5,6 +5,7 @@
     thinking_token_budget   at most so many tokens of thought, then the answer; -1 or null: no limit
     max_tokens              at most so many tokens in all: what it cuts first is the answer
 
+and as SGLang 0.5.23 does with ``--enable-strict-thinking``, which reads ``custom_params.thinking_budget`` instead.
 How long a thought would be is the model's secret. Here it is drawn, or the same for every request.
 """
 
@@ -92,6 +93,7 @@ class ChatRequest(BaseModel):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     # Strict: vLLM takes neither 512.0 nor true.
     thinking_token_budget: Annotated[StrictInt, Field(ge=-1)] | None = None
+    custom_params: dict[str, Any] | None = None
     stream: bool = False
     stream_options: _StreamOptions | None = None
 
@@ -106,20 +108,36 @@ class ChatRequest(BaseModel):
         """A word is a token."""
         return max(1, sum(len(str(message.content).split()) for message in self.messages))
 
-    def lengths(self, natural: Lengths, *, max_model_len_tokens: int, budgets: bool) -> tuple[Lengths, int]:
+    def budget(self, *, sglang: bool) -> int | None:
+        """Tokens of thought allowed; None: any."""
+        if not sglang:
+            return self.thinking_token_budget
+        given = (self.custom_params or {}).get("thinking_budget")
+        return max(0, given) if isinstance(given, int) else None
+
+    def lengths(
+        self, natural: Lengths, *, max_model_len_tokens: int, budgets: bool = True, sglang: bool = False
+    ) -> tuple[Lengths, int]:
         """What will be written, and the most tokens that it could have been.
+
+        Args:
+            natural: how long thought and answer would be.
+            max_model_len_tokens: with the prompt.
+            budgets: whether the engine has a reasoning parser.
+            sglang: whether it is one.
 
         Raises:
             ValueError: it does not fit into the model's length, or the engine knows nothing of budgets.
         """
-        if self.thinking_token_budget is not None and not budgets:
+        budget = self.budget(sglang=sglang)
+        if budget is not None and not budgets:
             raise ValueError(_NO_PARSER)
         room = max_model_len_tokens - self.prompt_tokens
         limit = self.max_completion_tokens or self.max_tokens
         if room < 1 or (limit is not None and limit > room):
             raise ValueError(f"max_tokens: {limit} + {self.prompt_tokens} of the prompt are above {room}")
         most = limit or room
-        return natural.within(thinking_token_budget=self.thinking_token_budget, max_tokens=most), most
+        return natural.within(thinking_token_budget=budget, max_tokens=most), most
 
 
 def completion(body: ChatRequest, lengths: Lengths, *, cut: bool) -> dict[str, Any]:

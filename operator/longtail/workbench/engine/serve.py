@@ -65,7 +65,7 @@ class Server(Recorder):
             draw: how long thoughts and answers are; None: as in a published service.
             budgets: False: refuse ``thinking_token_budget``, as vLLM does without a reasoning parser.
         """
-        self._draw, self._budgets = draw or drawn(), budgets
+        self._draw, self._budgets, self._sglang = draw or drawn(), budgets, definition.engine == "sglang"
         profile = definition.engine_profile(speed)
         self._clock = clock
         self._pool = Pool(
@@ -113,7 +113,9 @@ class Server(Recorder):
             ValueError: it does not fit into the model's length, or asks for what this engine cannot do.
         """
         longest = self._pool.profile.max_model_len_tokens
-        lengths, most = body.lengths(self._draw(), max_model_len_tokens=longest, budgets=self._budgets)
+        lengths, most = body.lengths(
+            self._draw(), max_model_len_tokens=longest, budgets=self._budgets, sglang=self._sglang
+        )
         number, event = self._take(
             prompt_tokens=body.prompt_tokens, output_tokens=max(1, lengths.tokens), max_tokens=most
         )
