@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +31,7 @@ INTEGRATION: Final = Path(__file__).resolve().parents[2] / "integrations" / "lit
 _REQUIREMENTS: Final = INTEGRATION / "requirements-test.txt"
 _STARTUP: Final = ("*.pth", "sitecustomize*", "usercustomize*")
 """What Python runs, or may run, before the first line of a program."""
+_KEPT_SECONDS: Final = 86_400.0
 
 
 def ensure_litellm(*, progress: Progress = silent) -> Path:
@@ -43,14 +46,16 @@ def ensure_litellm(*, progress: Progress = silent) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with locked(cache / "lock", progress=progress):
         if not (directory / "complete").exists():
-            for other in cache.iterdir():  # of other versions, or cut short: 600 MB each
-                if other.is_dir():
+            for other in cache.iterdir():  # 600 MB each; another checkout may be using its own
+                if other.is_dir() and time.time() - other.stat().st_mtime > _KEPT_SECONDS:
                     shutil.rmtree(other)
+            shutil.rmtree(directory, ignore_errors=True)
             step = "Installing the LiteLLM proxy (600 MB)"
             progress(step)
             _install(directory)
             (directory / "complete").touch()
             progress(step, done=True)
+        os.utime(directory)
     return directory / "bin" / "litellm"
 
 
@@ -101,7 +106,8 @@ class LiteLlm:
         """How it is started; ``models`` are LiteLLM's ``litellm_params`` by model name."""
         configuration = {
             "model_list": [{"model_name": name, "litellm_params": dict(each)} for name, each in models.items()],
-            "litellm_settings": {"callbacks": list(callbacks), "num_retries": 0, "drop_params": True},
+            "litellm_settings": {"callbacks": list(callbacks), "num_retries": 0, "drop_params": True}
+            | {"require_auth_for_metrics_endpoint": False},
             "router_settings": {"disable_cooldowns": True},
             "general_settings": dict(general_settings or {}),
         }

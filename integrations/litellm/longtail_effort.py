@@ -45,7 +45,7 @@ ROUTES = ("acompletion", "completion", "anthropic_messages")
 
 _DOCUMENT = "effort.json"
 _MAX_BYTES = 64 * 1024
-_FILES_SECONDS = 1.0
+_FILES_SECONDS = 0.2
 _TIMEOUT_SECONDS = 5.0
 _REFUSED_SECONDS = 300.0
 _LOG_SECONDS = 60.0
@@ -217,7 +217,7 @@ class EffortHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not where th
     # ------------------------------------------------------------ reading
 
     def _look(self, now: float) -> None:
-        """Look at mounted files once a second; of a directory at ``*.json``, and ``effort.json`` one level below."""
+        """Look at mounted files five times a second; of a directory at ``*.json``, and ``effort.json`` one level below."""
         path = self._settings.path
         if path is None or 0 <= now - self._looked < _FILES_SECONDS:
             return
