@@ -106,8 +106,12 @@ class LiteLlm:
         """How it is started; ``models`` are LiteLLM's ``litellm_params`` by model name."""
         configuration = {
             "model_list": [{"model_name": name, "litellm_params": dict(each)} for name, each in models.items()],
-            "litellm_settings": {"callbacks": list(callbacks), "num_retries": 0, "drop_params": True}
-            | {"require_auth_for_metrics_endpoint": False},
+            "litellm_settings": {
+                "callbacks": list(callbacks),
+                "num_retries": 0,
+                "drop_params": True,
+                "require_auth_for_metrics_endpoint": False,
+            },
             "router_settings": {"disable_cooldowns": True},
             "general_settings": dict(general_settings or {}),
         }
@@ -129,12 +133,12 @@ class LiteLlm:
             stop_seconds=20.0,
         )
 
-    def _get(self, path: str) -> requests.Response:
-        return requests.get(self.url + path, timeout=2.0, headers={"Authorization": f"Bearer {self.key}"})
+    def _get(self, path: str, *, seconds: float = 2.0) -> requests.Response:
+        return requests.get(self.url + path, timeout=seconds, headers={"Authorization": f"Bearer {self.key}"})
 
     def metrics(self) -> str:
         """Return the proxy's /metrics."""
-        return self._get("/metrics/").text
+        return self._get("/metrics/", seconds=30.0).text
 
     def ask(self, model: str, *, key: str | None = None, path: str = "/v1/chat/completions", **fields: Any) -> Any:
         """Send a request; ``key`` is the client's."""
