@@ -217,7 +217,7 @@ class EffortHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not where th
     # ------------------------------------------------------------ reading
 
     def _look(self, now: float) -> None:
-        """Look at mounted files five times a second; of a directory at ``*.json``, and ``effort.json`` one level below."""
+        """Look at mounted files, 5 times a second; of a folder at ``*.json``, and ``effort.json`` one level below."""
         path = self._settings.path
         if path is None or 0 <= now - self._looked < _FILES_SECONDS:
             return

@@ -22,7 +22,7 @@ EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 class Malformed(ValueError):
-    """The client's own field is no limit that we understand: the engine will say so, not we."""
+    """A limit that we do not understand. Of the client's own the engine will say so, not we."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Level:
             raise ValueError(f"level must be a string, got {name!r:.100}")
         if tokens is not None and (type(tokens) is not int or tokens < 0):
             raise ValueError(f"thinkingTokens must be a whole number of at least 0 or null, got {tokens!r:.100}")
-        if effort is not None and effort not in EFFORTS:
-            raise ValueError(f"reasoningEffort must be one of {', '.join(EFFORTS)} or null, got {effort!r:.100}")
+        if not isinstance(effort, str | None):
+            raise ValueError(f"reasoningEffort must be a string or null, got {effort!r:.100}")
         return cls(name, tokens, effort)
 
     @property
@@ -141,6 +141,8 @@ def _fewer(
 def _less_effort(data: Mapping[str, Any], most: str | None, default: str) -> dict[str, Any] | None:
     if most is None:
         return None
+    if most not in EFFORTS:
+        raise Malformed(f"the published effort {most!r} is not one of {', '.join(EFFORTS)}")
     if data.get("thinking") is not None or data.get("reasoning") is not None:
         raise Malformed("effort given as thinking or reasoning")
     places = (("reasoning_effort",), ("extra_body", "reasoning_effort"))

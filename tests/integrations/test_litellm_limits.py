@@ -89,6 +89,11 @@ def test_an_effort_in_other_words_is_left_alone(request_: dict[str, object]) -> 
         limited(request_, LOW, Target("n/r1", "reasoning_effort"))
 
 
+def test_a_published_effort_of_another_scale_is_not_applied() -> None:
+    with pytest.raises(Malformed, match="gründlich"):
+        limited({}, Level("x", None, "gründlich"), Target("n/r1", "reasoning_effort"))
+
+
 @pytest.mark.parametrize(
     ("own", "expected"),
     [
