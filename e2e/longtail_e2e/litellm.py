@@ -85,6 +85,30 @@ def startup_code(environment: Path) -> list[str]:
     return sorted(found - uvs)
 
 
+class Published:
+    """A mounted ConfigMap's file. It is changed as the kubelet does it: at once, by a rename."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def write(self, body: object) -> None:
+        """Put a document there, or some other text."""
+        fresh = self.file.with_name(".fresh")
+        fresh.write_text(body if isinstance(body, str) else json.dumps(body))
+        fresh.rename(self.file)
+        self._settle()
+
+    def remove(self) -> None:
+        """Let there be none."""
+        self.file.unlink(missing_ok=True)
+        self._settle()
+
+    @staticmethod
+    def _settle() -> None:
+        # The hook looks five times a second.
+        time.sleep(0.25)
+
+
 class LiteLlm:
     """A proxy with the hook, on loopback. ``directory`` holds its configuration."""
 

@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from longtail_e2e import Cluster, Command, ProcessGroup, wait_until
-from longtail_e2e.litellm import LiteLlm, ensure_litellm, startup_code
+from longtail_e2e.litellm import LiteLlm, Published, ensure_litellm, startup_code
 from longtail_e2e.ports import LOOPBACK, PortReservation
 
 THOUGHT, ANSWER = 4000, 300
@@ -52,29 +52,6 @@ def document(*, seconds: float = 600.0, **fields: object) -> dict[str, Any]:
         "classes": {"premium": premium},
         **fields,
     }
-
-
-class Published:
-    """The mounted file. It is changed as the kubelet does it: at once, by a rename."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def write(self, body: object) -> None:
-        text = body if isinstance(body, str) else json.dumps(body)
-        fresh = self.file.with_name(".fresh")
-        fresh.write_text(text)
-        fresh.rename(self.file)
-        self.settle()
-
-    def remove(self) -> None:
-        self.file.unlink(missing_ok=True)
-        self.settle()
-
-    @staticmethod
-    def settle() -> None:
-        """The hook looks five times a second."""
-        time.sleep(0.25)
 
 
 class Gateway:
