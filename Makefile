@@ -40,7 +40,7 @@ test: lint components ## Everything: lint, types, import contracts, unit, proper
 lint: setup ## Lint, formatting, types, import contracts
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
-	$(RUN)/mypy operator/longtail e2e
+	$(RUN)/mypy operator/longtail e2e integrations
 	$(RUN)/lint-imports
 
 unit: setup ## Unit, property and component tests with branch coverage of demand and policy
