@@ -21,6 +21,7 @@ from typing import Any, Final
 import requests
 
 from longtail_e2e.build import cache_directory, locked
+from longtail_e2e.cluster import Cluster
 from longtail_e2e.errors import HarnessError
 from longtail_e2e.ports import LOOPBACK
 from longtail_e2e.processes import Command
@@ -169,3 +170,37 @@ class LiteLlm:
         body = {"model": model, "messages": [{"role": "user", "content": "why is that"}], **fields}
         headers = {"Authorization": f"Bearer {key or self.key}"}
         return requests.post(self.url + path, json=body, headers=headers, timeout=60.0)
+
+
+def thinking_engine(name: str, port: int, *flags: str) -> Command:
+    """A simulated engine with vLLM's chat API; ``flags`` are those of ``longtail.workbench.engine.serve``."""
+    return Command(
+        name=name,
+        arguments=[sys.executable, "-m", "longtail.workbench.engine.serve", f"--port={port}", *flags],
+        ready=lambda: requests.get(f"http://{LOOPBACK}:{port}/health", timeout=2.0).ok,
+    )
+
+
+def mounted_account(cluster: Cluster, namespace: str, folder: Path) -> Path:
+    """What a kubelet mounts into a pod of the service account ``litellm``, which may read one ConfigMap.
+
+    The namespace is made where there is none.
+    """
+    rbac = "rbac.authorization.k8s.io"
+    name = {"name": "litellm", "namespace": namespace}
+    rule = {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["r1-effort"], "verbs": ["get"]}
+    cluster.kubectl.apply(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": name},
+        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": name, "rules": [rule]},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "RoleBinding",
+            "metadata": name,
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "litellm"},
+            "subjects": [{"kind": "ServiceAccount", **name}],
+        },
+    )
+    (folder / "token").write_text(cluster.kubectl("create", "token", "litellm", "-n", namespace))
+    (folder / "ca.crt").write_bytes(cluster.control_plane.certificate_authority.read_bytes())
+    return folder

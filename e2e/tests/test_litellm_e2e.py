@@ -6,7 +6,6 @@ back says which budget the request carried.
 
 import json
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,8 +15,8 @@ from typing import Any
 import pytest
 import requests
 
-from longtail_e2e import Cluster, Command, ProcessGroup, wait_until
-from longtail_e2e.litellm import LiteLlm, Published, ensure_litellm, startup_code
+from longtail_e2e import Cluster, ProcessGroup, wait_until
+from longtail_e2e.litellm import LiteLlm, Published, ensure_litellm, mounted_account, startup_code, thinking_engine
 from longtail_e2e.ports import LOOPBACK, PortReservation
 
 THOUGHT, ANSWER = 4000, 300
@@ -25,6 +24,7 @@ SERVICE = "inference/r1"
 NAMESPACE, FROM_API = "litellm-test", "litellm-test/r1"
 SPEED = 400
 """Of the engine: a thought of 4,000 tokens takes 0.15 s."""
+LENGTHS = (f"--speed={SPEED}", f"--reasoning-tokens={THOUGHT}", f"--answer-tokens={ANSWER}")
 KEYS = {"sk-plain": {}, "sk-premium": {"longtail_class": "premium"}}
 # Keys with metadata need a database; this is what LiteLLM asks in its place.
 CUSTOM_AUTH = f"""
@@ -75,38 +75,6 @@ class Gateway:
         return thought
 
 
-def engine_command(name: str, port: int, *flags: str) -> Command:
-    program = [sys.executable, "-m", "longtail.workbench.engine.serve", f"--port={port}", f"--speed={SPEED}"]
-    lengths = [f"--reasoning-tokens={THOUGHT}", f"--answer-tokens={ANSWER}"]
-    return Command(
-        name=name,
-        arguments=[*program, *lengths, *flags],
-        ready=lambda: requests.get(f"http://{LOOPBACK}:{port}/health", timeout=2.0).ok,
-    )
-
-
-def account(cluster: Cluster, folder: Path) -> Path:
-    """What a kubelet mounts into a pod of the service account ``litellm``, which may read one ConfigMap."""
-    rbac = "rbac.authorization.k8s.io"
-    name = {"name": "litellm", "namespace": NAMESPACE}
-    rule = {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["r1-effort"], "verbs": ["get"]}
-    cluster.kubectl.apply(
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": name},
-        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": name, "rules": [rule]},
-        {
-            "apiVersion": f"{rbac}/v1",
-            "kind": "RoleBinding",
-            "metadata": name,
-            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "litellm"},
-            "subjects": [{"kind": "ServiceAccount", **name}],
-        },
-    )
-    (folder / "token").write_text(cluster.kubectl("create", "token", "litellm", "-n", NAMESPACE))
-    (folder / "ca.crt").write_bytes(cluster.control_plane.certificate_authority.read_bytes())
-    return folder
-
-
 @pytest.fixture(scope="module")
 def litellm() -> Path:
     return ensure_litellm()
@@ -138,7 +106,7 @@ def started(
     urls = {}
     for name, flags in {"engine": (), "without-parser": ("--no-budgets",), "sglang": ("--engine=sglang",)}.items():
         number = ports.take()
-        processes.start(engine_command(name, number, *flags))
+        processes.start(thinking_engine(name, number, *LENGTHS, *flags))
         urls[name] = f"http://{LOOPBACK}:{number}"
     folder = tmp_path_factory.mktemp("proxy")
     (folder / "keys.py").write_text(CUSTOM_AUTH)
@@ -166,7 +134,7 @@ def started(
             environment={
                 "KUBERNETES_SERVICE_HOST": host,
                 "KUBERNETES_SERVICE_PORT": port,
-                "LONGTAIL_EFFORT_ACCOUNT": str(account(cluster, tmp_path_factory.mktemp("account"))),
+                "LONGTAIL_EFFORT_ACCOUNT": str(mounted_account(cluster, NAMESPACE, tmp_path_factory.mktemp("account"))),
                 "LONGTAIL_EFFORT_CONFIGMAPS": f"{NAMESPACE}/r1-effort",
                 "LONGTAIL_EFFORT_POLL_SECONDS": "1",
                 "LONGTAIL_EFFORT_PATH": str(published.file.parent),
