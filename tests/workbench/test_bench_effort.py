@@ -1,16 +1,20 @@
 """The effort benchmark on a small pool and drawn lengths: what it measures, and how it is told."""
 
+import json
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from longtail.cli.bench import bench as cli
 from longtail.policy.fleet import EffortLevel, EffortPolicy, EffortRules
 from longtail.workbench import bench_effort as bench
 from longtail.workbench.bench_effort import Effects, fly, overload, recovery_minutes, ways
 from longtail.workbench.bench_effort_report import draw, render, table
 from longtail.workbench.fleet.run import Timeline
+from longtail.workbench.traces import catalogue
 from longtail.workbench.traces.lengths import PARAMETRIC_R1
 from longtail.workbench.traces.trace import Trace
 
@@ -126,3 +130,12 @@ def test_the_report_has_a_column_a_way_and_the_picture_is_drawn(flown):
     assert "not back" in text
     assert draw(effects, list(flown)[:2]).startswith(b"\x89PNG")
     assert effects.as_dict()["outcomes"][0]["recovery_minutes"] is None
+
+
+@pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])
+def test_without_traces_the_benchmark_says_that_it_was_skipped(tmp_path, monkeypatch, as_json):
+    monkeypatch.setenv(catalogue.ENVIRONMENT_VARIABLE, str(tmp_path / "gone"))
+    outcome = CliRunner().invoke(cli, ["effort", *(["--json"] if as_json else [])])
+    assert outcome.exit_code == 0
+    said = json.loads(outcome.stdout)["skipped"] if as_json else outcome.stdout
+    assert "skipped: no real traces" in said

@@ -123,6 +123,10 @@ def step(
     )
     quantile = attainment.level(state.attainment, objective=parameters.attainment)
     state, promised = outlook.judge(state, clock=clock, now=present, horizon_seconds=horizon, quantile=quantile)
+    coming = room.replicas_path(supplies, cold_start, forecast.FINE_STEPS)
+    # What was asked for a cold start ago is not there and not on its way: the queue is no error of the forecast.
+    starved = followed.saturated & (coming[:, -1] * replica.slots * in_time < promised)
+    state = safekeeping.restore(kept, state, keys=keys, starved=starved)
     slots, kv = outlook.look_ahead(
         state,
         now=present,
@@ -140,7 +144,7 @@ def step(
         slots=slots,
         kv=kv,
         now=present,
-        made=state.arrivals.known & ~state.cascade.on,
+        made=state.arrivals.known & ~state.cascade.on & ~starved,
     )
     state = replace(
         state,
@@ -156,7 +160,6 @@ def step(
             elapsed_seconds=elapsed,
         ),
     )
-    coming = room.replicas_path(supplies, cold_start, forecast.FINE_STEPS)
     found = _levels(state, seen, followed, replica, present, cold_start, supplies, parameters, in_time, coming)
     answers = _answers(
         state, seen, followed, replica, present, cold_start, slots, kv, quantile, in_time, coming[:, -1], found

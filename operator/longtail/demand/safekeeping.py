@@ -4,7 +4,10 @@ When a cascade is found, its first minutes have been taken for the largest error
 were said and 3,400 came, most of them the same questions again. In a memory of hours a few of those are the 99th
 percentile, and an hour after the last request has been answered ten times too many replicas are still asked for. So
 from the moment on at which requests begin to wait for full replicas the state of before is kept, of those services
-alone, and it is gone back to when the queue is found to be a cascade. A queue that is none is an error like any other.
+alone, and it is gone back to when the queue is found to be a cascade.
+
+So it is when a queue stands because the replicas that were asked for do not come. How long it gets says how long they
+have not come, and nothing of how well demand was foreseen. Any other queue is an error like all errors.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -20,7 +23,8 @@ T = TypeVar("T")
 
 FORGET_SECONDS = 900.0
 """Without a queue for so long, what comes next is another story."""
-_LEARNED = ("slots_experts", "kv_experts", "slots_calibration", "kv_calibration", "attainment", "lengths", "drift")
+_FORECASTS = ("slots_experts", "kv_experts", "slots_calibration", "kv_calibration")
+_LEARNED = (*_FORECASTS, "attainment", "lengths", "drift")
 """Parts of the state that are kept."""
 
 
@@ -45,11 +49,22 @@ def follow(
     for row in np.flatnonzero(saturated).tolist():
         if keys[row] not in after:
             after[keys[row]] = Kept(queued_at=now, parts={name: _row(getattr(state, name), row) for name in _LEARNED})
-    for row in np.flatnonzero(began).tolist():
-        found = after.get(keys[row])
+    return after, _restored(after, state, keys=keys, rows=began, names=_LEARNED)
+
+
+def restore(kept: Mapping[Hashable, Kept], state: FleetState, *, keys: Sequence[Hashable], starved: Mask) -> FleetState:
+    """The state with what was known of forecasts before the queue, where the pool is ``starved``, (services,)."""
+    return _restored(kept, state, keys=keys, rows=starved, names=_FORECASTS)
+
+
+def _restored(
+    kept: Mapping[Hashable, Kept], state: FleetState, *, keys: Sequence[Hashable], rows: Mask, names: Sequence[str]
+) -> FleetState:
+    for row in np.flatnonzero(rows).tolist():
+        found = kept.get(keys[row])
         if found is not None:
-            state = replace(state, **{name: _put(getattr(state, name), row, found.parts[name]) for name in _LEARNED})
-    return after, state
+            state = replace(state, **{name: _put(getattr(state, name), row, found.parts[name]) for name in names})
+    return state
 
 
 def _row(part: T, row: int) -> T:
