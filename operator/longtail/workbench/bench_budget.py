@@ -19,6 +19,7 @@ from longtail.workbench.fleet.run import Run
 from longtail.workbench.fleet.setting import Drain, ReplicaSize, Requests, Setting
 from longtail.workbench.fleet.sizing import need_of
 from longtail.workbench.scenarios import SEED
+from longtail.workbench.schedule import first_come_first_served
 from longtail.workbench.traces import catalogue
 from longtail.workbench.traces.trace import Floats, Trace
 
@@ -29,12 +30,14 @@ DAY = float(catalogue.DAY_SECONDS)
 BAR_PERCENT = 15.0
 """Fewer GPUs than fixed halves need, at equal attainment."""
 TOLERATED_POINTS = 0.2
-"""Attainment in percentage points that halves may cost and count as large enough."""
+"""Attainment in percentage points that counts as none: by so much runs of neighbouring sizes scatter."""
+ALWAYS_ON_ATTAINMENT = 0.99
 GPU_CLASS = "H100"
 NAMES = ("day", "night")
 SHARE = 0.2
 """Of the requests of the real day: pools of five to twenty-five replicas."""
 WARM_UP_SECONDS = 4 * HOUR
+OBJECTIVE_SECONDS = 10.0
 MAX_OUTPUT_TOKENS = 32_768.0
 
 
@@ -87,7 +90,7 @@ class Match:
 
     half: Pair
     quota: Pair | None
-    """None where no quota that was tried does, or a larger one than it does not."""
+    """None where none that was tried does."""
 
     @property
     def saving_percent(self) -> float:
@@ -105,6 +108,8 @@ class Outcome:
     """From the smallest quota to the largest."""
     uses: Mapping[int, Use]
     """By quota in replicas."""
+    always_on: tuple[int, int] = (0, 0)
+    """Replicas that serve 99 % in time if all are always ready: of two pools of one size, and of one pool for both."""
 
     @property
     def matches(self) -> list[Match]:
@@ -120,13 +125,10 @@ class Outcome:
         return next(match for match in self.matches if match.half is half)
 
     def _least(self, half: Pair) -> Pair | None:
-        """The smallest quota from which on all keep the attainment of both."""
-        found = None
-        for pair in reversed(self.shared):
-            if not _as_good(pair.attainment, half.attainment):
-                break
-            found = pair
-        return found
+        """The smallest quota that keeps the attainment of both, as the next larger one does too."""
+        good = [_as_good(pair.attainment, half.attainment, less=TOLERATED_POINTS / 100) for pair in self.shared]
+        firm = (pair for pair, one, next_ in zip(self.shared, good, [*good[1:], True], strict=True) if one and next_)
+        return next(firm, None)
 
     def as_dict(self) -> dict[str, Any]:
         """Numbers, strings and lists of them only."""
@@ -138,10 +140,11 @@ class Outcome:
             "shared": [asdict(pair) for pair in self.shared],
             "judged_half_replicas": judged.half.replicas,
             "saving_percent": judged.saving_percent,
+            "always_on_replicas": self.always_on,
         }
 
 
-def _as_good(one: tuple[float, float], other: tuple[float, float], *, less: float = 0.0) -> bool:
+def _as_good(one: tuple[float, float], other: tuple[float, float], *, less: float) -> bool:
     return all(mine >= theirs - less for mine, theirs in zip(one, other, strict=True))
 
 
@@ -180,7 +183,38 @@ def run_budget_benchmark(data: Path, *, quick: bool, seed: int, progress: Progre
         if at_seconds % HOUR == 0:
             progress(f"{pairs} pairs of pools, hour {at_seconds / HOUR:.0f}", at_seconds / plan.duration_seconds)
 
-    return run_plan(traces, plan, told=told)
+    outcome = run_plan(traces, plan, told=told)
+    progress("replicas that are always on", 1.0)
+    return replace(outcome, always_on=always_on(traces, plan))
+
+
+def always_on(traces: tuple[Trace, Trace], plan: Plan) -> tuple[int, int]:
+    """How many replicas serve 99 % in time without any scaling: two pools of one size, and one pool for both.
+
+    What the shapes of the two days allow at all: no autoscaler that keeps the pools apart can share better.
+    """
+    order = np.argsort(np.concatenate([trace.arrival_seconds for trace in traces]), kind="stable")
+    columns = (
+        np.concatenate([getattr(trace, column) for trace in traces])[order]
+        for column in ("arrival_seconds", "input_tokens", "output_tokens")
+    )
+    both = Trace("both", *columns)
+
+    def enough(trace: Trace, replicas: int) -> bool:
+        slots = [(0.0, replicas * plan.size.slots)]
+        schedule = first_come_first_served(trace, seconds_per_token=plan.size.seconds_per_token, slots=slots)
+        counted = schedule.trace.arrival_seconds >= plan.measured_from_seconds
+        waits = (schedule.start_seconds - schedule.trace.arrival_seconds)[counted]
+        return bool((waits <= OBJECTIVE_SECONDS).mean() >= ALWAYS_ON_ATTAINMENT)
+
+    def least(*given: Trace) -> int:
+        low, high = 0, 2 * max(*plan.quotas, *plan.halves)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if all(enough(trace, middle) for trace in given) else (middle, high)
+        return high
+
+    return 2 * least(*traces), least(both)
 
 
 def run_plan(traces: tuple[Trace, Trace], plan: Plan, *, told: Callable[[float], None] | None = None) -> Outcome:
@@ -223,6 +257,7 @@ def _pool(key: ServiceKey, trace: Trace, plan: Plan, *, most: int) -> tuple[Requ
         max_replicas=most,
         initial_replicas=min(need.at_start, max(most // 2, 1)),
         measured_from_seconds=plan.measured_from_seconds,
+        objective_seconds=OBJECTIVE_SECONDS,
         seed=plan.seed,
     )
     parameters = parameters_of(

@@ -20,6 +20,10 @@ def render(outcome: Outcome) -> str:
         f"| {what} | ≥ {BAR_PERCENT:g} % | {judged.saving_percent:.1f} % | {met} |",
         "",
     ]
+    apart, together = (replicas * gpus for replicas in outcome.always_on)
+    if together:
+        least = f"two pools of {apart // 2} GPUs serve 99 % in time, and one pool of {together} for both"
+        lines += [f"Without any scaling, all replicas always on: {least}, {1 - together / apart:.0%} fewer.", ""]
     titles = (
         "fixed halves, GPUs",
         *(f"in time, {name}" for name in NAMES),

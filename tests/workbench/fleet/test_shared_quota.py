@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from longtail.workbench.bench_budget import Outcome, Pair, Plan, Use, opposite_days, run_plan
+from longtail.workbench.bench_budget import Outcome, Pair, Plan, Use, always_on, opposite_days, run_plan
 from longtail.workbench.bench_budget_report import draw_use, render
 from longtail.workbench.fleet.setting import ReplicaSize
 from longtail.workbench.traces.trace import Trace
@@ -80,17 +80,25 @@ def pair(replicas: int, one: float, other: float, *, shared: bool = True) -> Pai
     ("shared", "least"),
     [
         pytest.param([pair(6, 0.98, 0.99), pair(8, 0.99, 0.99), pair(10, 1.0, 0.99)], 8, id="the-least"),
-        pytest.param([pair(6, 0.99, 0.99), pair(8, 0.99, 0.98), pair(10, 0.99, 0.99)], 10, id="from-which-on-all-do"),
+        pytest.param([pair(6, 0.98, 0.99), pair(8, 0.9885, 0.99), pair(10, 1.0, 0.99)], 8, id="but-for-the-scatter"),
+        pytest.param([pair(6, 0.99, 0.99), pair(8, 0.99, 0.98), pair(10, 0.99, 0.99)], 10, id="not-by-luck"),
         pytest.param([pair(6, 1.0, 0.98), pair(8, 1.0, 0.98)], None, id="both-must"),
     ],
 )
-def test_the_least_quota_is_the_one_from_which_on_both_are_served_as_well(outcome, shared, least) -> None:
+def test_the_least_quota_is_the_smallest_that_serves_both_as_well_and_so_does_the_next(outcome, shared, least) -> None:
     halves = [pair(9, 0.9, 0.9, shared=False), pair(10, 0.99, 0.99, shared=False), pair(40, 0.991, 0.99, shared=False)]
     drawn = replace(outcome, halves=halves, shared=shared, uses={1: Use(np.zeros(1), np.zeros((1, 2)))})
     match = drawn.judged
     assert match.half.replicas == 10, "the smallest that costs nothing"
     assert (match.quota.replicas if match.quota else None) == least
     assert match.saving_percent == pytest.approx(0.0 if least is None else 100 * (1 - least / 10))
+
+
+def test_without_scaling_one_pool_for_opposite_peaks_takes_fewer_replicas_than_two(outcome: Outcome) -> None:
+    two, one = always_on((swinging(0.0, seed=1), swinging(0.5, seed=2)), outcome.plan)
+    assert two % 2 == 0
+    assert outcome.plan.quotas[0] <= one < 0.8 * two
+    assert "all replicas always on" in render(replace(outcome, always_on=(two, one)))
 
 
 def test_the_second_day_is_another_draw_of_the_first_twelve_hours_later() -> None:
