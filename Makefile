@@ -40,7 +40,7 @@ test: lint components ## Everything: lint, types, import contracts, unit, proper
 lint: setup ## Lint, formatting, types, import contracts
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
-	$(RUN)/mypy operator/longtail e2e
+	$(RUN)/mypy operator/longtail e2e integrations
 	$(RUN)/lint-imports
 
 unit: setup ## Unit, property and component tests with branch coverage of demand and policy
@@ -68,6 +68,7 @@ ifdef QUICK
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target bench-demand-quick bench-frontier-quick
 else
 	$(RUN)/longtail bench demand --report docs/benchmarks/demand.md
+	$(RUN)/longtail bench drift --report docs/benchmarks/drift.md --picture docs/benchmarks/drift.png
 	$(RUN)/longtail frontier --hours 6 --max-runs 7 --seeds 1 --json bench-out/frontier.json \
 		--report bench-out/frontier.html --pictures docs/benchmarks --markdown docs/benchmarks/frontier.md
 endif

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
+from longtail.control.budgets import read_budgets
 from longtail.control.prices import Price
 from longtail.control.settings import load_settings
 from longtail.control.sources import read_sources
+from longtail.policy.fleet import GpuBudget
 from longtail.signals.sources import BasicFile, BearerFile
 from longtail_e2e import ChartTools
 from longtail_e2e.helm import CHARTS, Helm, Manifest
@@ -45,6 +47,10 @@ def test_lint_finds_nothing(helm: Helm, chart: str) -> None:
             id="misspelt-in-a-source",
         ),
         pytest.param({"logLevel": "LOUD"}, "at '/logLevel': value must be one of 'DEBUG'", id="unknown-level"),
+        pytest.param(
+            {"gpuBudgets": [{"class": "H100", "gpus": "64"}]}, "at '/gpuBudgets/0/gpus': got string", id="not-a-number"
+        ),
+        pytest.param({"gpuBudgets": [{"gpus": 64}]}, "at '/gpuBudgets/0': missing property 'class'", id="of-no-class"),
         pytest.param({"intervalSeconds": "15s"}, "at '/intervalSeconds': got string, want number", id="unit"),
         pytest.param({"image": {"digest": "latest"}}, "at '/image/digest'", id="not-a-digest"),
         pytest.param(
@@ -147,6 +153,21 @@ def test_without_prices_there_is_no_file_of_them(helm: Helm) -> None:
     (config,) = of_kind(manifests, "ConfigMap")
     assert set(config["data"]) == {"metrics-sources.yaml"}
     assert not [flag for flag in pod_spec(manifests)["containers"][0]["args"] if "prices" in flag]
+
+
+def test_the_operator_understands_its_gpu_budgets(helm: Helm, tmp_path: Path) -> None:
+    given = [{"class": "H100", "gpus": 64}, {"class": "h100", "gpus": 8, "namespace": "team-a"}]
+    manifests = helm.template({"gpuBudgets": given}, namespace=NAMESPACE)
+    (config,) = of_kind(manifests, "ConfigMap")
+    file = tmp_path / "gpu-budgets.yaml"
+    file.write_text(config["data"]["gpu-budgets.yaml"])
+    assert read_budgets(file) == (GpuBudget("H100", 64), GpuBudget("H100", 8, namespace="team-a"))
+    (container,) = pod_spec(manifests)["containers"]
+    flags = dict(_named(flag) for flag in container["args"][1:])
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert flags["gpu_budgets_file"] == f"{mounts['config']}/gpu-budgets.yaml"
+    (other,) = pod_spec(helm.template({}, namespace=NAMESPACE))["containers"]
+    assert not [flag for flag in other["args"] if "budgets" in flag]
 
 
 def _named(flag: str) -> tuple[str, str]:

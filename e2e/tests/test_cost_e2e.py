@@ -319,3 +319,35 @@ def test_the_operator_counts_what_a_pool_costs_and_the_command_adds_it_up(world:
     assert total["gpu_hours"] <= 1.1 * elapsed / 3600 + 4 * 60 / 3600
     assert total["amount"] == pytest.approx(3.6 * total["gpu_hours"])
     assert total["answered_requests"] > 0
+
+
+def test_the_counters_of_two_operators_add_up_when_one_takes_over(world: World, cluster: Cluster) -> None:
+    """The last test of this module: the operator of the others ends with it."""
+    world.deploy(gpus=2, replicas=2)
+    world.serve(minReplicas=2, maxReplicas=2, gpus={"class": "h100"})
+    world.wait_for_condition("Ready", "True")
+    successor = Operator(cluster, name="longtail-b")
+    source = {"url": cluster.prometheus_url, "scrapeIntervalSeconds": 1.0}
+    successor.start(kubeconfig=successor.install(), sources={"default": source})
+
+    def counted(operator: Operator) -> float:
+        labels = {"namespace": world.namespace, "name": "r1", "gpu_class": "H100"}
+        return sum(operator.value("longtail_gpu_seconds_total", **labels, phase=phase) or 0.0 for phase in PHASES)
+
+    try:
+        successor.wait_for_ticks(5)
+        assert counted(successor) == 0
+        before, began = counted(world.operator), time.monotonic()
+        assert before > 0
+        world.operator.wait_for_ticks(5)
+        left = counted(world.operator)
+        stopped = time.monotonic()
+        cluster.processes.stop(OPERATOR)
+        wait_until(successor.leads, timeout_seconds=30, what="a successor")
+        nobody = time.monotonic() - stopped
+        successor.wait_for_ticks(10)
+        both, elapsed = left - before + counted(successor), time.monotonic() - began
+        # Four GPUs, each second once; up to two looks at either end, and the time in which nobody led, are missing.
+        assert 4 * (elapsed - nobody - 4) <= both <= 4 * (elapsed + 2)
+    finally:
+        cluster.processes.stop("longtail-b")

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from longtail_e2e import wait_until
+from longtail_e2e import Cluster, ProcessGroup, wait_until
+from longtail_e2e.litellm import LiteLlm, ensure_litellm, mounted_account, thinking_engine
 from longtail_e2e.operator import OPERATOR
+from longtail_e2e.ports import LOOPBACK, PortReservation
 from longtail_e2e.world import World
 
 pytestmark = pytest.mark.e2e
 
 VALID_SECONDS = 30
+THOUGHT = 9000
+"""Tokens that the engine behind the proxy thinks unless it is told to think less: more than any level allows."""
 
 
 def document(world: World, name: str = "r1") -> dict[str, Any]:
@@ -27,6 +33,53 @@ def document(world: World, name: str = "r1") -> dict[str, Any]:
 def level(world: World) -> str | None:
     effort = world.get("rsv")["status"].get("effort")
     return effort["level"] if effort else None
+
+
+def thought(proxy: LiteLlm, **fields: Any) -> int:
+    """Tokens of the thought that a request behind the proxy gets."""
+    answer = proxy.ask("r1", key=proxy.key, **fields)
+    assert answer.status_code == 200, answer.text
+    tokens: int = answer.json()["usage"]["completion_tokens_details"]["reasoning_tokens"]
+    return tokens
+
+
+@pytest.fixture
+def gateway(cluster: Cluster, tmp_path: Path) -> Iterator[Callable[[str], LiteLlm]]:
+    """Start the real LiteLLM proxy with the hook, before one engine, reading a ConfigMap from the API server."""
+    processes, ports = ProcessGroup(tmp_path / "processes"), PortReservation()
+    program = ensure_litellm()
+
+    def start(config_map: str) -> LiteLlm:
+        engine = ports.take()
+        processes.start(
+            thinking_engine("engine", engine, "--speed=400", f"--reasoning-tokens={THOUGHT}", "--answer-tokens=50")
+        )
+        folder, account = tmp_path / "proxy", tmp_path / "account"
+        folder.mkdir()
+        account.mkdir()
+        proxy = LiteLlm(program, name="proxy", port=ports.take(), directory=folder)
+        host, _, port = cluster.api_url.removeprefix("https://").rpartition(":")
+        processes.start(
+            proxy.command(
+                models={
+                    "r1": {"model": "hosted_vllm/r1", "api_base": f"http://{LOOPBACK}:{engine}/v1", "api_key": "none"}
+                },
+                environment={
+                    "KUBERNETES_SERVICE_HOST": host,
+                    "KUBERNETES_SERVICE_PORT": port,
+                    "LONGTAIL_EFFORT_ACCOUNT": str(
+                        mounted_account(cluster, config_map.split("/", maxsplit=1)[0], account)
+                    ),
+                    "LONGTAIL_EFFORT_CONFIGMAPS": config_map,
+                    "LONGTAIL_EFFORT_POLL_SECONDS": "1",
+                },
+            )
+        )
+        return proxy
+
+    yield start
+    processes.stop_all()
+    ports.release()
 
 
 def test_a_shortage_asks_the_gateway_for_less_thinking_until_it_is_over(world: World) -> None:
@@ -95,20 +148,36 @@ def test_a_level_that_is_recommended_is_shown_and_not_published(world: World) ->
     )
 
 
-def test_what_a_dead_operator_has_published_runs_out(world: World) -> None:
+def test_a_request_behind_litellm_thinks_less_until_what_a_dead_operator_published_runs_out(
+    world: World, gateway: Callable[[str], LiteLlm]
+) -> None:
     """The last test of the module: its operator dies."""
     world.deploy(ready_seconds=2.0)
-    world.serve(maxReplicas=1, effort={"policy": "Publish", "dwellSeconds": 3, "validSeconds": VALID_SECONDS})
+    world.serve(
+        maxReplicas=1,
+        gateway={"model": "r1"},
+        effort={"policy": "Publish", "dwellSeconds": 3, "validSeconds": VALID_SECONDS},
+    )
     world.wait_for_condition("Ready", "True")
+    proxy = gateway(f"{world.namespace}/r1-effort")
+    assert thought(proxy) == THOUGHT
     world.engines.rate(world.service(), 100.0)
     world.wait_for_condition("EffortReduced", "True")
+    world.wait(lambda: thought(proxy) < THOUGHT, "a shorter thought", seconds=20)
+    said = document(world)
+    assert thought(proxy) == said["thinkingTokens"]
+    # Never above the client's own wish.
+    assert thought(proxy, thinking_token_budget=100) == 100
+
     world.cluster.processes.stop(OPERATOR)
-    last = document(world)["validUntil"]
-    ends = datetime.fromisoformat(last)
+    last = document(world)
+    ends = datetime.fromisoformat(last["validUntil"])
+    assert thought(proxy) == last["thinkingTokens"]
     wait_until(
         lambda: datetime.now(UTC) > ends,
         timeout_seconds=VALID_SECONDS + 5,
         what="the end of the level",
         interval_seconds=1.0,
     )
-    assert document(world)["validUntil"] == last
+    assert document(world) == last
+    assert thought(proxy) == THOUGHT

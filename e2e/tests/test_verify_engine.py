@@ -19,6 +19,7 @@ _SOURCE = (
     + """
 Counter(name="sglang:realtime_tokens_total", labelnames=list(labels.keys()) + ["mode"])
 Counter(name="sglang:num_retracted_requests", labelnames=labels.keys())
+Counter(name="sglang:num_aborted_requests_total", labelnames=labels.keys())
 Counter(name="sglang:http_requests_total", labelnames=["endpoint", "method"])
 Histogram(name="sglang:generation_tokens_histogram", labelnames=labels.keys(), buckets=[1])
 Histogram(name="sglang:prompt_tokens_histogram", labelnames=labels.keys(), buckets=[1])

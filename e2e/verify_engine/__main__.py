@@ -8,11 +8,12 @@ import sys
 
 from longtail_e2e.errors import HarnessError
 from longtail_e2e.progress import PrintedProgress
+from verify_engine.budget_check import check_budget
 from verify_engine.fidelity_check import check_fidelity
 from verify_engine.sglang_check import check_sglang
 from verify_engine.vllm_check import check_vllm
 
-_ENGINES = {"sglang": check_sglang, "vllm": check_vllm, "fidelity": check_fidelity}
+_ENGINES = {"sglang": check_sglang, "vllm": check_vllm, "fidelity": check_fidelity, "budget": check_budget}
 
 
 def main() -> int:

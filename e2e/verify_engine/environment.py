@@ -9,7 +9,6 @@ from __future__ import annotations
 import email
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -21,13 +20,13 @@ from typing import Final
 from longtail_e2e.build import cache_directory
 from longtail_e2e.errors import HarnessError
 from longtail_e2e.progress import Progress
+from longtail_e2e.python import clean_environment, uv
 
 VLLM_VERSION: Final = "0.32.0"
 TORCH_VERSION: Final = "2.13.0"
 MAX_MODEL_LEN_TOKENS: Final = 16_384
 VOCABULARY: Final = 512
 
-_REPOSITORY: Final = Path(__file__).resolve().parents[2]
 _NEVER: Final = re.compile(r"(torch|torchaudio|torchvision|torchcodec|vllm)\b")
 _OPTIONAL: Final = re.compile(r";.*\bextra\b")
 _MODEL: Final = {
@@ -98,22 +97,6 @@ def ensure_environment(*, progress: Progress) -> Environment:
     return found
 
 
-def uv() -> str:
-    """The command ``uv``, of the environment or of the checkout.
-
-    Raises:
-        HarnessError: there is none.
-    """
-    candidates = [Path(sys.executable).with_name("uv"), _REPOSITORY / ".uv" / "bin" / "uv"]
-    for candidate in candidates:
-        if candidate.exists():
-            return str(candidate)
-    on_path = shutil.which("uv")
-    if on_path is None:
-        raise HarnessError("the command `uv` is missing: run `make setup` first, or install it")
-    return on_path
-
-
 def run(*arguments: str | Path, what: str) -> None:
     """Run a command to its end, at low priority.
 
@@ -121,7 +104,7 @@ def run(*arguments: str | Path, what: str) -> None:
         HarnessError: it failed; ends with its output.
     """
     done = subprocess.run(
-        ["nice", *map(str, arguments)], capture_output=True, text=True, check=False, env=_clean_environment()
+        ["nice", *map(str, arguments)], capture_output=True, text=True, check=False, env=clean_environment()
     )
     if done.returncode != 0:
         raise HarnessError(f"{what} failed:\n{done.stderr[-3000:]}")
@@ -163,9 +146,3 @@ def _make_model(environment: Environment, progress: Progress) -> None:
     run(environment.python, "-c", _TOKENIZER_SCRIPT, environment.model, what="making the tokenizer")
     (environment.model / "config.json").write_text(json.dumps(_MODEL, indent=2))
     progress("model", "a Llama of two layers with dummy weights", done=True)
-
-
-def _clean_environment() -> dict[str, str]:
-    """Without the settings of our own virtual environment."""
-    ours = {"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "UV_PROJECT_ENVIRONMENT"}
-    return {key: value for key, value in os.environ.items() if key not in ours}

@@ -17,7 +17,8 @@ from typing import Final
 from longtail.signals import sglang
 from longtail.signals.sources import LabelNames
 from longtail_e2e.progress import Progress
-from verify_engine.environment import run, uv
+from longtail_e2e.python import uv
+from verify_engine.environment import run
 from verify_engine.report import Report
 
 SGLANG_VERSION: Final = "0.5.23"

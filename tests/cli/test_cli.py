@@ -110,6 +110,14 @@ def said(body: dict) -> str:
     return captured.get()
 
 
+def test_a_change_of_lengths_is_told_with_what_it_costs() -> None:
+    change = {"since": "2026-11-24T07:40:00Z", "percent": 240, "beforeTokens": 620, "replicaHoursPerDay": -360}
+    text = said(serving() | {"status": STATUS | {"lengths": STATUS["lengths"] | {"change": change}}})
+    assert (
+        "since 2026-11-24T07:40:00Z it has 240 % of the 620 tokens before, which saves 360 replica-hours a day" in text
+    )
+
+
 def test_the_ladder_is_told_with_its_numbers_and_words() -> None:
     text = said(serving() | {"status": STATUS})
     for words in (

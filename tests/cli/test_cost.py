@@ -106,6 +106,8 @@ def test_what_the_figures_rest_on_is_said() -> None:
     said = printed(report(("r1", {"H100": R1}, 0.25), ("r2", {}, 0.0), not_counted=["r2"]))
     assert "r1: the operator's own counters tell 25 % of the time or more" in said
     assert "r2 is not counted" in said
+    uncounted = report(("r2", {}, 0.0), not_counted=["r2"]).services[0]
+    assert uncounted.amount is None
     whole = printed(report(("r1", {"H100": R1}, 1.0)))
     assert "engines' series" not in whole
 

@@ -10,12 +10,11 @@ import pytest
 from longtail.cluster.records import pod_record, serving_record, workload_record
 from longtail.cluster.snapshot import ServingView
 from longtail.control.accounts import Accounts
-from longtail.control.conditions import conditions
 from longtail.control.cost_metrics import cost_families
 from longtail.control.cost_status import cost_status
 from longtail.control.outcome import Outcome
 from longtail.control.prices import Prices
-from longtail.demand.estimate import Capacity, Demand, LengthChange, Lengths, Startup
+from longtail.demand.estimate import Capacity, Demand, Lengths, Startup
 from longtail.demand.observation import Buckets, Observation, Signal
 from longtail.policy.decision import Decision, Reason
 from longtail.policy.fleet import ServiceKey
@@ -234,19 +233,3 @@ def test_gpus_of_an_unknown_class_have_the_default_price() -> None:
     assert status is not None
     assert (status.gpu_class, status.hourly_amount, status.currency) == (None, "8", "EUR")
     assert scraped(last)["hourly_cost/UNKNOWN/EUR"] == 8
-
-
-def test_a_change_of_lengths_is_told_in_money_where_there_is_a_price() -> None:
-    """1.5 replicas of two GPUs at 3.60 an hour, all day: 259.20."""
-    change = LengthChange(factor=2.0, since=START, before_tokens=1500.0, requests_per_second=1.2, replicas=-1.5)
-    demand = replace(DEMAND, lengths=replace(DEMAND.lengths, change=change))
-    given = outcome()
-    assert given.decision is not None
-    given = replace(given, decision=replace(given.decision, demand=demand))
-
-    def said(last: Outcome) -> str:
-        (found,) = (value for value in conditions(last) if value.type == "LengthsChanged")
-        return found.message
-
-    assert "36 replica-hours, 260 USD a day" in said(settled(Accounts(prices=PRICES, leads=always), given))
-    assert said(settled(Accounts(prices=None, leads=always), given)).endswith("36 replica-hours a day")

@@ -149,3 +149,14 @@ def test_a_log_line_is_one_json_object_with_its_extras() -> None:
     parsed = json.loads(line)
     assert (parsed["message"], parsed["level"], parsed["service"]) == ("decided 4", "INFO", "a/b")
     assert "ValueError: two" in parsed["exception"]
+
+
+def test_a_gpu_budget_is_on_the_metrics_page_and_a_wrong_one_ends_the_start(api, clock, tmp_path) -> None:
+    file = tmp_path / "budgets.yaml"
+    file.write_text("budgets: [{class: H100, gpus: many}]")
+    settings = Settings(gpu_budgets_file=file)
+    with pytest.raises(SettingsError, match=r"budgets\.yaml: budgets\.0\.gpus: .*got 'many'"):
+        App(settings=settings, api=api, clock=clock)
+    file.write_text("budgets: [{class: H100, gpus: 64}]")
+    names = {family.name for family in App(settings=settings, api=api, clock=clock).metrics.registry.collect()}
+    assert {"longtail_gpu_budget_gpus", "longtail_gpu_budget_held_gpus"} <= names

@@ -9,7 +9,7 @@ from longtail.cluster.snapshot import ServingView
 from longtail.cluster.targets import Problem
 from longtail.control.fleet_metrics import fleet_families
 from longtail.control.outcome import Outcome
-from longtail.demand.estimate import Capacity, Demand, Lengths, Startup
+from longtail.demand.estimate import Capacity, Demand, LengthChange, Lengths, Startup
 from longtail.demand.observation import MISSING, Observation, Signal
 from longtail.policy.decision import Decision, LadderStep, Reason, Rung
 from longtail_fakes.manifests import deployment, pod, serving
@@ -91,6 +91,17 @@ def test_what_is_not_known_has_no_series() -> None:
     for name in ("running_requests", "kv_used_tokens", "demand_slots_upper", "owed_tokens", "attainment_ratio"):
         assert f"longtail_{name}" not in found
     assert found["longtail_desired_replicas"] == 3
+
+
+def test_a_change_of_lengths_is_published_while_it_is_news() -> None:
+    assert not [name for name in scraped(outcome()) if "length_change" in name]
+    change = LengthChange(factor=2.4, since=1.8e9, before_tokens=1800.0, requests_per_second=1.2, replicas=15.3)
+    found = scraped(
+        outcome(decision=replace(DECISION, demand=replace(DEMAND, lengths=replace(DEMAND.lengths, change=change))))
+    )
+    assert found["longtail_output_length_change_ratio"] == 2.4
+    assert found["longtail_output_length_change_replicas"] == 15.3
+    assert found["longtail_status_condition/LengthsChanged/LongerAnswers"] == 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from longtail.cluster.election import Timing
 from longtail.control.settings import Settings, load_settings
 from longtail.control.sources import read_sources
 from longtail.errors import SettingsError
+from longtail.policy.fleet import GpuBudget
 from longtail.signals.sources import BasicFile, BearerFile, ClientCertificate, LabelNames
 
 
@@ -181,3 +182,41 @@ def test_variables_that_kubernetes_makes_for_a_service_called_longtail_are_no_se
 
 def test_a_setting_that_looks_like_a_service_link_is_a_setting() -> None:
     assert load_settings(environment={"LONGTAIL_HEALTH_PORT": "9090"}, flags={}).health_port == 9090
+
+
+def test_a_file_names_gpu_budgets_of_all_and_of_namespaces(tmp_path: Path) -> None:
+    file = tmp_path / "budgets.yaml"
+    file.write_text("budgets: [{class: h100, gpus: 64}, {class: H100, namespace: team-a, gpus: 0}]")
+    assert Settings(gpu_budgets_file=file).gpu_budgets() == (
+        GpuBudget("H100", 64),
+        GpuBudget("H100", 0, namespace="team-a"),
+    )
+    assert Settings().gpu_budgets() == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        pytest.param("budgets: [{gpus: 8}]", r"budgets\.0\.class: Field required", id="no-class"),
+        pytest.param("budgets: [{class: H100}]", r"budgets\.0\.gpus: Field required", id="no-number"),
+        pytest.param("budgets: [{class: H100, gpus: -1}]", r"budgets\.0\.gpus: .*got -1", id="negative"),
+        pytest.param("budgets: [{class: H100, gpus: 1.5}]", r"budgets\.0\.gpus: .*got 1\.5", id="half-a-gpu"),
+        pytest.param("budgets: [{class: H100, gpus: true}]", r"budgets\.0\.gpus: .*got True", id="yes"),
+        pytest.param("budgets: [{class: NVIDIA H100, gpus: 1}]", "got 'NVIDIA H100'", id="blank-in-a-class"),
+        pytest.param("budgets: [{class: H100, gpus: 1, namespaces: a}]", r"namespaces: Extra .*'a'", id="misspelt"),
+        pytest.param("budgets: [{class: H100, gpus: 1, namespace: Team}]", "got 'Team'", id="no-such-namespace"),
+        pytest.param(
+            "budgets: [{class: H100, gpus: 1, namespace: a}, {class: h100, gpus: 2, namespace: a}]",
+            "2 of them for class H100 in namespace a, give one",
+            id="twice",
+        ),
+        pytest.param("budgets: [", "budgets.yaml", id="yaml"),
+        pytest.param("H100: 8", "budgets.yaml: budgets: Field required", id="no-list"),
+    ],
+)
+def test_a_bad_gpu_budget_is_refused_with_file_key_and_value(tmp_path: Path, content: str, says: str) -> None:
+    file = tmp_path / "budgets.yaml"
+    file.write_text(content)
+    with pytest.raises(SettingsError, match=says) as refused:
+        Settings(gpu_budgets_file=file).gpu_budgets()
+    assert str(file) in str(refused.value)

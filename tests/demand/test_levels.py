@@ -111,6 +111,21 @@ def test_cut_answers_do_not_pass_for_the_usual_ones():
     assert said[-1].levels[0].mean_tokens == pytest.approx(1000, rel=0.08)
 
 
+def test_answers_that_are_no_longer_cut_have_not_become_longer():
+    whole = poisson(1.0, 15_000)
+    reduced = service(replace(THINKING, level=2, in_force=True))
+    lifted = 300 * TICK
+    tokens = np.where(whole.starts < lifted, np.minimum(whole.tokens, 600.0), whole.tokens)
+    asked = stream(replace(whole, tokens=np.where(whole.starts < 200 * TICK, whole.tokens, tokens)), 800)
+    memory, told = None, []
+    for part, parameters in ((asked[:200], service()), (asked[200:300], reduced), (asked[300:], service())):
+        said, memory = fold(part, parameters=parameters, supply=Supply(ready_replicas=1), memory=memory)
+        told += [each.lengths.change for each in said]
+    assert set(told) == {None}
+    assert said[-1].lengths.watched
+    assert said[-1].lengths.mean_tokens == pytest.approx(1000, rel=0.1)
+
+
 def test_lengths_below_the_limit_are_followed_while_it_is_in_force():
     """While thinking is limited, clients come whose answers are short anyway."""
     whole = poisson(1.0, 3600)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longtail.demand.estimate import LevelDemand
+from longtail.demand.estimate import Cascade, LevelDemand
 from longtail.policy import effort
 from longtail.policy.decision import Decision, Effort, Rung
 from longtail.policy.fleet import EffortLevel, EffortPolicy, EffortRules, Mode, Service
@@ -34,10 +34,16 @@ def at(index: int, *, since: float = NOW - 3600) -> Effort:
     return Effort(index=index, level=LEVELS[index], since=since, because="")
 
 
-def chosen(*levels: LevelDemand, last: Effort | None = None, cannot_grow: bool = False, now: float = NOW) -> Effort:
+def chosen(
+    *levels: LevelDemand,
+    last: Effort | None = None,
+    cannot_grow: bool = False,
+    cascade: Cascade | None = None,
+    now: float = NOW,
+) -> Effort:
     return effort.choose(
         RULES,
-        demand=demand(20.0, levels=levels, replicas_coming=4.0),
+        demand=demand(20.0, levels=levels, replicas_coming=4.0, cascade=cascade),
         last=last,
         cannot_grow=cannot_grow,
         now=now,
@@ -74,6 +80,28 @@ def test_what_new_replicas_will_meet_calls_for_nothing():
     levels = (level(-0.5, ahead=2, then=2), level(-1, ahead=1, then=1), level(-2))
     assert chosen(*levels).index == 0
     assert chosen(*levels, cannot_grow=True).index == 2
+
+
+@pytest.mark.parametrize(
+    ("levels", "last", "index"),
+    [
+        pytest.param((level(-3),), None, 1, id="one level down, whatever the demand"),
+        pytest.param((level(0.1), level(0.05), level(-1)), None, 2, id="down for any shortage"),
+        pytest.param((level(-3), level(-3, steady=1), level(-3)), at(2), 2, id="no way up"),
+    ],
+)
+def test_while_clients_give_up_and_ask_again_thinking_stays_reduced(levels, last, index):
+    cascade = Cascade(
+        since=NOW - 60,
+        aborted_per_second=3.0,
+        finished_per_second=1.0,
+        arrivals_per_second=6.0,
+        distinct_per_second=3.0,
+        patience_seconds=120.0,
+        queue_limit=40.0,
+    )
+    assert chosen(*levels, last=last, cascade=cascade).index == index
+    assert chosen(*levels, last=last).index < index
 
 
 def test_since_is_when_the_level_was_entered():

@@ -227,6 +227,8 @@ class ReasoningServingSpec(Model):
     """What one replica can hold, where it should not be learned."""
     gpus: Gpus = Gpus()
     """The GPUs of one replica, where its pod template does not say."""
+    priority: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Who comes first where GPUs of a budget are short: higher is more important, 0 to 1000."""
     lengths: LengthPriors = LengthPriors()
     """First guess of the length of an answer. Learned afterwards."""
     startup: StartupPrior = StartupPrior()

@@ -7,12 +7,20 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.table import Table
 
 from longtail.cli.bench_effort import bench_effort
 from longtail.cli.progress import progress_bar
+from longtail.workbench.bench_budget import run_budget_benchmark
+from longtail.workbench.bench_budget_report import draw_use
+from longtail.workbench.bench_budget_report import render as render_budget
 from longtail.workbench.bench_demand import run_demand_benchmark
-from longtail.workbench.bench_report import with_figures
+from longtail.workbench.bench_drift import run_drift_benchmark
+from longtail.workbench.bench_report import replace_figures, with_figures
+from longtail.workbench.drift_picture import draw_day
+from longtail.workbench.drift_report import render as render_drift
+from longtail.workbench.drift_report import with_drift_figures
 from longtail.workbench.scenarios import SEED
 from longtail.workbench.traces.catalogue import ENVIRONMENT_VARIABLE, data_directory
 
@@ -56,6 +64,79 @@ def bench_demand(*, as_json: bool, quick: bool, data: Path | None, seed: int, re
         click.echo(json.dumps(figures, indent=2))
     else:
         _print(figures)
+
+
+@bench.command("drift")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--quick", is_flag=True, help="Fewer seeds, days and mixes: a few minutes.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help=f"Directory of the real traces. Default: ${ENVIRONMENT_VARIABLE}, else ../shared/data; none: without them.",
+)
+@click.option("--seed", type=int, default=SEED, show_default=True, help="Seed of every draw.")
+@click.option(
+    "--report",
+    type=click.Path(exists=True, dir_okay=False, writable=True, path_type=Path),
+    default=None,
+    help="Markdown file with a pair of marks, between which the figures are written.",
+)
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    default=None,
+    help="Draw a real day with its alarms into this PNG file (extra `picture`; needs the real traces).",
+)
+def bench_drift(
+    *, as_json: bool, quick: bool, data: Path | None, seed: int, report: Path | None, picture: Path | None
+) -> None:
+    """Changes of output lengths: delay until they are found, error of their factor, false alarms."""
+    directory = data or data_directory()
+    with progress_bar("drawing requests") as progress:
+        figures = run_drift_benchmark(directory, quick=quick, progress=progress, seed=seed)
+        if picture is not None and directory is not None:
+            picture.write_bytes(draw_day(directory, progress=progress, seed=seed))
+    if report is not None:
+        report.write_text(with_drift_figures(report.read_text(encoding="utf-8"), figures), encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps(figures, indent=2))
+        return
+    Console().print(Markdown(render_drift(figures)))
+    if "real" not in figures:
+        click.echo(f"skipped: no real traces here; set {ENVIRONMENT_VARIABLE} to their directory")
+
+
+@bench.command("budget")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--quick", is_flag=True, help="Fewer quotas.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help=f"Directory of the real traces. Default: ${ENVIRONMENT_VARIABLE}, else ../shared/data.",
+)
+@click.option("--seed", type=int, default=SEED, show_default=True, help="Seed of the draws from the real day.")
+@click.option(
+    "--report",
+    type=click.Path(exists=True, dir_okay=False, writable=True, path_type=Path),
+    default=None,
+    help="Markdown file with a pair of marks, between which the figures are written; its picture is written beside it.",
+)
+def bench_budget(*, as_json: bool, quick: bool, data: Path | None, seed: int, report: Path | None) -> None:
+    """Two services with opposite peaks: one shared quota of GPUs against fixed halves."""
+    directory = data or data_directory()
+    if directory is None:
+        message = f"skipped: no real traces here; set {ENVIRONMENT_VARIABLE} to their directory"
+        click.echo(json.dumps({"skipped": message}) if as_json else message)
+        return
+    with progress_bar("reading traces") as progress:
+        outcome = run_budget_benchmark(directory, quick=quick, seed=seed, progress=progress)
+    text = render_budget(outcome)
+    if report is not None:
+        report.write_text(replace_figures(report.read_text(encoding="utf-8"), text), encoding="utf-8")
+        report.with_name(f"{report.stem}-use.png").write_bytes(draw_use(outcome))
+    click.echo(json.dumps(outcome.as_dict(), indent=2) if as_json else text)
 
 
 def _print(figures: dict[str, Any]) -> None:

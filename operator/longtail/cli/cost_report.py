@@ -106,6 +106,7 @@ def report_of(
         not_counted: names of services that are not whole.
     """
     rows = [row(name, classes, prices, operator_share=share) for name, classes, share in sorted(readings)]
+    rows = [replace(each, amount=None, amount_by_phase=None) if each.name in not_counted else each for each in rows]
     everything: dict[str, Account] = {}
     for _, classes, _ in readings:
         everything = summed({0: everything}, classes)

@@ -34,6 +34,7 @@ _RUNGS: dict[Rung, str] = {
     Rung.SUPPLY: "what the cluster gives",
     Rung.SAFETY: "whether the data can be trusted",
     Rung.ZERO: "whether it may sleep",
+    Rung.BUDGET: "whose GPUs they would be",
     Rung.PLACEMENT: "which pods come, leave and return",
 }
 _MODES: dict[Mode, str] = {

@@ -34,6 +34,7 @@ from longtail.cluster.targets import Targets
 from longtail.control.accounts import Accounts
 from longtail.control.announcer import Announcer
 from longtail.control.backfill import Backfill
+from longtail.control.budget_metrics import BudgetCollector
 from longtail.control.clock import Clock, SystemClock
 from longtail.control.fold import Fold
 from longtail.control.handlers import operator_settings, register
@@ -64,7 +65,7 @@ class App:
         """Connect the parts; nothing runs yet.
 
         Raises:
-            SettingsError: a metrics source cannot be used, or the prices cannot be read.
+            SettingsError: a metrics source, the prices or a GPU budget cannot be used.
         """
         self._settings = settings
         self._api = api
@@ -118,6 +119,7 @@ class App:
             interval_seconds=settings.interval_seconds,
             fold=fold,
             accounts=Accounts(prices=settings.prices(), leads=may_write),
+            budgets=settings.gpu_budgets(),
         )
         self._backfill = Backfill(
             fold=fold,
@@ -129,6 +131,7 @@ class App:
             interval_seconds=settings.interval_seconds,
         )
         self.metrics.registry.register(FleetCollector(outcomes=lambda: self.tick.outcomes, store=self.store))
+        self.metrics.registry.register(BudgetCollector(fleet=lambda: self.tick.fleet))
         self.health = Health(
             clock=clock,
             metrics=self.metrics,

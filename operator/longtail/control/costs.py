@@ -1,6 +1,5 @@
 """What a service costs: its account, priced. And money in words: decimal strings, never floats."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 
@@ -31,18 +30,6 @@ class Cost:
     def hourly_amount(self) -> Decimal | None:
         """What it costs in an hour, as it is now."""
         return None if self.price is None else self.price.amount * self.held_gpus
-
-
-def replica_hours_in_money(cost: Cost | None) -> Callable[[float], str] | None:
-    """What replica-hours cost, in words such as ``"730 USD"``, whatever their sign; None where there is no price."""
-    if cost is None or cost.price is None:
-        return None
-    price, gpus = cost.price, cost.gpus
-
-    def words(replica_hours: float) -> str:
-        return f"{significant(abs(replica_hours) * gpus.per_replica * float(price.amount))} {price.currency}"
-
-    return words
 
 
 def priced(gpu_hours: float | None, price: Price | None) -> float | None:

@@ -1,6 +1,6 @@
 """From the frozen cluster to what the pure core and the signal reader take. No I/O, no clock."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from longtail.api import to_policy
@@ -10,7 +10,7 @@ from longtail.cluster.kinds import LEADER_WORKER_SETS, STATEFUL_SETS
 from longtail.cluster.records import ScaleRecord
 from longtail.cluster.snapshot import ServingView
 from longtail.demand.parameters import ServiceParameters
-from longtail.policy.fleet import Fleet, GpuShape, Mode, Service, Target, VictimOrder
+from longtail.policy.fleet import Fleet, GpuBudget, GpuShape, Mode, Service, Target, VictimOrder
 from longtail.signals.custom import CustomNames
 from longtail.signals.observe import Engine, ServiceSignals
 
@@ -24,9 +24,10 @@ def effective_mode(view: ServingView) -> Mode:
     return Mode.ADVISE if mode is Mode.ACTIVE and hands_off else mode
 
 
-def build_fleet(views: Iterable[ServingView]) -> Fleet:
+def build_fleet(views: Iterable[ServingView], *, budgets: Sequence[GpuBudget] = ()) -> Fleet:
     """Return the fleet as the policy sees it. A resource whose spec cannot be read is not part of it."""
-    return Fleet(services=tuple(_service(view, view.record.spec) for view in views if view.record.spec))
+    services = tuple(_service(view, view.record.spec) for view in views if view.record.spec)
+    return Fleet(services=services, budgets=budgets)
 
 
 def build_signals(views: Iterable[ServingView]) -> tuple[ServiceSignals, ...]:
@@ -52,6 +53,7 @@ def _service(view: ServingView, spec: ReasoningServingSpec) -> Service:
         effort=to_policy.effort(spec),
         created_at=view.record.created_at,
         gpus=replica_gpus(view, spec),
+        priority=spec.priority,
     )
 
 

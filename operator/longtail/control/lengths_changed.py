@@ -22,8 +22,8 @@ Money = Callable[[float], str]
 """Replica-hours as money in words, such as ``"730 USD"``, whatever their sign."""
 
 
-def lengths_changed(outcome: Outcome, *, money: Money | None = None) -> ConditionValue:
-    """True while a change is news; the message also gives its cost in ``money`` where prices are known."""
+def lengths_changed(outcome: Outcome) -> ConditionValue:
+    """True while a change is news; the message also gives its cost in money where prices are known."""
     view, decision = outcome.view, outcome.decision
     if view.record.spec is not None and view.record.spec.mode is Mode.OFF:
         return ConditionValue(_TYPE, ConditionStatus.UNKNOWN, "ScalingDisabled", "mode is Off: nothing is read")
@@ -34,9 +34,8 @@ def lengths_changed(outcome: Outcome, *, money: Money | None = None) -> Conditio
     lengths = decision.demand.lengths
     if lengths.change is not None:
         reason = "LongerAnswers" if lengths.change.factor > 1 else "ShorterAnswers"
-        effort = decision.effort
-        ours = f"; effort level {effort.level.name} is in force" if effort is not None and effort.index > 0 else ""
-        return ConditionValue(_TYPE, ConditionStatus.TRUE, reason, in_words(lengths.change, money=money) + ours)
+        message = in_words(lengths.change, money=_money(outcome))
+        return ConditionValue(_TYPE, ConditionStatus.TRUE, reason, message)
     if not lengths.watched:
         message = f"fewer than {LEAST_REQUESTS:.0f} answers have been seen, too few to tell others from them"
         return ConditionValue(_TYPE, ConditionStatus.UNKNOWN, "NotLearnedYet", message)
@@ -58,13 +57,21 @@ def in_words(change: LengthChange, *, money: Money | None = None) -> str:
     since = f"{datetime.fromtimestamp(change.since, tz=UTC):%H:%M} UTC"
     direction = "more" if change.replicas > 0 else "less"
     hours = HOURS_A_DAY * change.replicas
-    cost = "" if money is None else f", {money(hours)}"
+    cost = "" if money is None else f", {money(abs(hours))},"
     return (
         f"answers have become {_figure(change.factor)} times as long since {since} "
         f"({_figure(change.before_tokens)} → {_figure(change.now_tokens)} tokens): "
         f"at {_figure(change.requests_per_second)} requests a second that is {_figure(abs(change.replicas))} replicas "
         f"{direction}, {_figure(abs(hours))} replica-hours{cost} a day"
     )
+
+
+def _money(outcome: Outcome) -> Money | None:
+    cost = outcome.cost
+    if cost is None or cost.price is None:
+        return None
+    gpus, price = cost.gpus.per_replica, cost.price
+    return lambda hours: f"{_figure(hours * gpus * float(price.amount))} {price.currency}"
 
 
 def _figure(value: float) -> str:

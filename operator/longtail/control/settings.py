@@ -12,9 +12,11 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from longtail.cluster.election import Timing
+from longtail.control.budgets import read_budgets
 from longtail.control.prices import Prices, read_prices
 from longtail.control.sources import DEFAULT_SOURCE, read_sources
 from longtail.errors import SettingsError
+from longtail.policy.fleet import GpuBudget
 from longtail.signals.sources import MetricsSource
 
 PREFIX: Final = "LONGTAIL_"
@@ -48,6 +50,8 @@ class Settings(BaseModel):
     """How often prometheus_url scrapes the engines."""
     prices_file: Path | None = None
     """YAML file of prices of a GPU-hour by class; without it no money is told."""
+    gpu_budgets_file: Path | None = None
+    """YAML file of GPU budgets: how many GPUs of a class all services, or those of a namespace, may take together."""
     pod_label_selector: str = ""
     """Watch only pods with these labels, to save memory in clusters with many other pods."""
     health_host: str = "0.0.0.0"  # noqa: S104 - the kubelet and Prometheus ask from outside the pod
@@ -122,6 +126,14 @@ class Settings(BaseModel):
             SettingsError: the file cannot be used.
         """
         return None if self.prices_file is None else read_prices(self.prices_file)
+
+    def gpu_budgets(self) -> tuple[GpuBudget, ...]:
+        """Return the configured budgets; without any, services take what they need.
+
+        Raises:
+            SettingsError: the file cannot be used.
+        """
+        return () if self.gpu_budgets_file is None else read_budgets(self.gpu_budgets_file)
 
 
 def load_settings(*, environment: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:

@@ -7,7 +7,7 @@ hold.
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from longtail.cluster.snapshot import ServingView, freeze
 from longtail.cluster.store import Store
@@ -21,7 +21,7 @@ from longtail.control.outcome import Outcome
 from longtail.control.writer import Writer
 from longtail.errors import LongtailError, MetricsUnavailable
 from longtail.policy.decision import Decision
-from longtail.policy.fleet import ServiceKey
+from longtail.policy.fleet import Fleet, GpuBudget, ServiceKey
 from longtail.signals.observe import ServiceSignals, blind
 from longtail.signals.reader import Failure, Reading, SignalReader
 
@@ -43,6 +43,7 @@ class FleetTick:
         interval_seconds: float,
         fold: Fold | None = None,
         accounts: Accounts | None = None,
+        budgets: Sequence[GpuBudget] = (),
     ) -> None:
         self._store = store
         self._targets = targets
@@ -55,12 +56,19 @@ class FleetTick:
         self._tick_seconds = 0.8 * interval_seconds
         self._fold = fold or Fold()
         self._accounts = accounts or Accounts(prices=None, leads=lambda: True)
+        self._budgets = budgets
         self._outcomes: Mapping[ServiceKey, Outcome] = {}
+        self._fleet = Fleet(())
 
     @property
     def outcomes(self) -> Collection[Outcome]:
         """What the last tick ended with, service by service."""
         return self._outcomes.values()
+
+    @property
+    def fleet(self) -> Fleet:
+        """What the last tick decided on."""
+        return self._fleet
 
     async def run(self, lag_seconds: float) -> None:
         """Run one tick that was due ``lag_seconds`` ago.
@@ -84,7 +92,9 @@ class FleetTick:
             await self._targets.refresh(references, now=self._clock.monotonic_seconds())
         with self._metrics.step("freeze"):
             views = freeze(self._store, self._targets)
-            fleet, signals = build_fleet(views.values()), build_signals(views.values())
+            fleet = build_fleet(views.values(), budgets=self._budgets)
+            signals = build_signals(views.values())
+        self._fleet = fleet
         with self._metrics.step("read"):
             reading = await self._read(signals, now=now)
         with self._metrics.step("decide"):

@@ -51,6 +51,8 @@ DISPERSION_PRIOR = 2.0
 DISPERSION_RANGE = (1.0, 1000.0)
 DISPERSION_STEP = 10.0
 """Most times the usual variation that one block counts for."""
+TINY = 1e-6
+"""Fewer endings or tokens are none."""
 PRIOR_REQUESTS = 20.0
 """Weight of the reference in the mean of what came since."""
 
@@ -70,7 +72,7 @@ class DriftState:
     exposed: Array32
     """Tokens written since then, likewise."""
     requests: Array
-    """Answers known, since the beginning or the last change."""
+    """Answers known, since the beginning or the last change; -1 while we ask for short ones."""
     dispersion: Array
     """Variance of the endings in a block over that of independent ones."""
     block_ended: Array
@@ -146,6 +148,15 @@ def scaled(factor: float) -> Array:
     return np.concatenate([result, last], axis=1)
 
 
+def lifted(state: DriftState, *, cut: Mask, lengths: tuple[Array32, Array32]) -> Found:
+    """Services of which we no longer ask for less thinking: cut answers are to be forgotten like old ones.
+
+    ``lengths`` are recent endings and tokens, shape (services, `BUCKETS`), in which hardly any of those are left.
+    """
+    rows = np.flatnonzero(~cut & (state.requests < 0))
+    return Found(rows, lengths[0][rows], lengths[1][rows], np.zeros(len(rows), dtype=bool))
+
+
 _LONGER, _SHORTER = scaled(TESTED_FACTOR), scaled(1 / TESTED_FACTOR)
 
 
@@ -156,19 +167,22 @@ def watch(
     exposed: Array,
     settled: Survival,
     learned: Mask,
+    cut: Mask,
     now: float,
     elapsed_seconds: float,
 ) -> tuple[DriftState, Found]:
     """The state after a tick in which ``ended`` requests ended by themselves and ``exposed`` tokens were written.
 
     Shapes (services, `BUCKETS`); rows where ``learned`` is False stay as they are. ``settled`` is the estimate from
-    before the tick. What is found is to be learned anew by whoever keeps the lengths.
+    before the tick. What is found is to be learned anew by whoever keeps the lengths. Where answers are ``cut`` because
+    we asked for less thinking, that is no news, and no reference for what follows.
     """
+    learned = learned & ~cut
     row = learned[:, None]
-    ended, exposed = np.where(row, ended, 0.0), np.where(row, exposed, 0.0)
+    ended, exposed = (np.where(row & (seen > TINY), seen, 0.0) for seen in (ended, exposed))
     calm = state.evidence.max(axis=1) < SUSPICION
     reference = np.where(calm[:, None], settled.hazard.astype(np.float32), state.reference)
-    ready = (state.requests >= LEAST_REQUESTS) & (now >= state.found + SETTLING_SECONDS)
+    ready = ~cut & (state.requests >= LEAST_REQUESTS) & (now >= state.found + SETTLING_SECONDS)
     evidence, kept = _weighed(state.evidence, reference, ended, exposed, ready)
     requests = ended.sum(axis=1)
     after = replace(
@@ -178,9 +192,9 @@ def watch(
         since=np.where(kept, state.since, now),
         ended=np.where(kept[:, :, None], state.ended, np.float32(0)) + _on(kept, ended),
         exposed=np.where(kept[:, :, None], state.exposed, np.float32(0)) + _on(kept, exposed),
-        requests=state.requests + requests,
+        requests=np.where(cut, -1.0, np.maximum(state.requests, 0.0) + requests),
     )
-    return _found(_followed(after, settled=settled, now=now), limit=settled.limit, now=now)
+    return _found(_followed(after, settled=settled, learned=learned, now=now), limit=settled.limit, now=now)
 
 
 def _weighed(evidence: Array, reference: Array32, ended: Array, exposed: Array, ready: Mask) -> tuple[Array, Mask]:
@@ -223,10 +237,10 @@ def _varied(state: DriftState, ended: Array, expected: Array, seconds: Array) ->
     )
 
 
-def _followed(state: DriftState, *, settled: Survival, now: float) -> DriftState:
+def _followed(state: DriftState, *, settled: Survival, learned: Mask, now: float) -> DriftState:
     """News of a change carries the mean of now, until it is old, or lengths have crept back."""
-    factor = settled.mean / np.maximum(state.before_mean, 1.0)
-    left = np.where(state.factor > 1, factor, 1 / factor)
+    factor = np.where(learned, settled.mean / np.maximum(state.before_mean, 1.0), state.factor)
+    left = np.where(state.factor > 1, factor, 1 / np.maximum(factor, 1e-9))
     age = now - state.found
     over = (age > SHOWN_SECONDS) | ((left < OVER_FACTOR) & (age >= SETTLING_SECONDS))
     return replace(state, factor=np.where((state.factor > 0) & ~over, factor, 0.0))

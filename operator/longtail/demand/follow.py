@@ -100,13 +100,15 @@ def follow(
         learned=whole,
         elapsed_seconds=clock.elapsed_seconds,
     )
+    cut = np.isfinite(state.thinking.limit_tokens)
+    lifted = drift.lifted(state.drift, cut=cut, lengths=(length_state.recent_ended, length_state.recent_exposed))
     drift_state, found = drift.watch(
         state.drift,
         ended=natural,
         exposed=exposed,
         settled=settled,
-        # Answers that are shorter because we asked for it are no news.
-        learned=whole & np.isinf(state.thinking.limit_tokens),
+        learned=whole,
+        cut=cut,
         now=clock.now,
         elapsed_seconds=clock.elapsed_seconds,
     )
@@ -121,7 +123,7 @@ def follow(
         state,
         service=service,
         flight=flight,
-        lengths=lengths.learn_anew(length_state, found),
+        lengths=lengths.learn_anew(lengths.learn_anew(length_state, lifted), found),
         drift=drift_state,
         cascade=cascade_state,
         arrivals=arrival_state,

@@ -24,6 +24,7 @@ class Rung(enum.StrEnum):
     SUPPLY = "Supply"
     SAFETY = "Safety"
     ZERO = "ScaleToZero"
+    BUDGET = "GPUBudget"
     PLACEMENT = "Placement"
 
 
@@ -51,6 +52,8 @@ class Reason(enum.StrEnum):
     TARGET_UNAVAILABLE = "TargetUnavailable"
     SUPPLY_SHORT = "SupplyShort"
     """More replicas are needed, and the cluster does not give any: no more are asked for."""
+    GPU_BUDGET = "GPUBudget"
+    """More replicas are needed, and the GPUs that they would take are others' by the budget."""
     MANUAL_SCALING = "ManualScaling"
     """Somebody set the number by hand a moment ago, and it stands."""
     SCALED_TO_ZERO = "ScaledToZero"
@@ -152,7 +155,7 @@ class Decision:
     message: str
     ladder: Sequence[LadderStep] = ()
     limited_by: Reason | None = None
-    """TOO_FEW/TOO_MANY_REPLICAS or SCALE_UP/DOWN_LIMIT when a limit changed the number."""
+    """TOO_FEW/TOO_MANY_REPLICAS, SCALE_UP/DOWN_LIMIT or GPU_BUDGET when a limit changed the number."""
     demand: Demand | None = None
     placement: Placement | None = None
     """How ``desired`` is brought about; None where nothing may be touched."""

@@ -4,6 +4,8 @@ What is asked for now serves one cold start from now. Until then, and beyond whe
 only thing that can still be changed is how long the answers are that begin from now on. So the level follows the
 *predicted* shortage (see `demand.levels`), not the queue: when the queue is there it is too late for 43 % of it.
 
+While clients give up and ask again (`demand.cascade`) there is no going up, and one level down at least.
+
 Down at once, to the mildest level at which all are in time, or to the one that leaves the least undone. Up by one
 level after `dwell_seconds`, and only with room to spare both within the cold start and in the long run, for going up
 brings the work back: a level that was left because of 20 % too much demand is not to be taken back at 19 %.
@@ -63,7 +65,7 @@ def settle(
     rules, last = service.effort, memory.effort
     if rules is None:
         return decision, memory if last is None else replace(memory, effort=None)
-    cannot_grow = decision.supply_short or decision.limited_by is Reason.TOO_MANY_REPLICAS
+    cannot_grow = decision.supply_short or decision.limited_by in {Reason.TOO_MANY_REPLICAS, Reason.GPU_BUDGET}
     if memory.blind_since is None and demand.levels:
         chosen = choose(rules, demand=demand, last=last, cannot_grow=cannot_grow, now=now)
     elif last is not None and memory.blind_since is not None and now - memory.blind_since < rules.valid_seconds:
@@ -84,12 +86,16 @@ def choose(rules: EffortRules, *, demand: Demand, last: Effort | None, cannot_gr
         cannot_grow: more replicas than those on their way are not to be had, or not allowed.
         now: Unix seconds.
     """
-    index, levels = _index(rules, last), demand.levels
+    index, levels, coming = _index(rules, last), demand.levels, demand.replicas_coming
     window = "one cold start ahead" if cannot_grow else f"in the {demand.startup.p50_seconds:.0f} s that a start takes"
-    usual = f"{window} {_missing(levels[0], cannot_grow)} of {words.number(demand.replicas_coming)} replicas"
-    if index < len(levels) and _short(levels[index], cannot_grow) > LEAST * demand.replicas_coming:
-        index = _enough(levels, index, cannot_grow=cannot_grow, worth=WORTH * demand.replicas_coming)
+    usual = f"{window} {_missing(levels[0], cannot_grow)} of {words.number(coming)} replicas"
+    # Where clients give up and ask again every second counts, and what is written for them is lost.
+    least = 0.0 if demand.cascade is not None else LEAST * coming
+    if index < len(levels) and _short(levels[index], cannot_grow) > least:
+        index = _enough(levels, index, cannot_grow=cannot_grow, worth=WORTH * coming)
         because = f"{usual}; at {rules.levels[index].name} {_missing(levels[index], cannot_grow)}" if index else usual
+    elif demand.cascade is not None:
+        index, because = max(index, 1), "clients give up waiting and ask again"
     elif index == 0:
         because = usual
     else:

@@ -275,6 +275,20 @@ class GpuShape:
     per_replica: int
 
 
+@dataclass(frozen=True, slots=True)
+class GpuBudget:
+    """At most so many GPUs of a class, for all services together or for those of one namespace.
+
+    A service may be subject to both: then both hold.
+    """
+
+    gpu_class: str
+    """As in `GpuShape`."""
+    gpus: int
+    namespace: str | None = None
+    """None: all of them."""
+
+
 MANUAL_GRACE_SECONDS = 600.0
 """How long a number that somebody else has set stands, unless the user says otherwise."""
 
@@ -299,6 +313,8 @@ class Service:
     """Unix seconds. What was written to the target before that is how it was found, not a correction."""
     gpus: GpuShape | None = None
     """GPUs of one replica; None where nobody says how many."""
+    priority: int = 0
+    """Who comes first where GPUs are short; higher is more important."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,3 +322,5 @@ class Fleet:
     """All services of a tick, in any order: the order has no influence on any decision."""
 
     services: Sequence[Service]
+    budgets: Sequence[GpuBudget] = ()
+    """What the services may take together; at most one for each class and namespace."""

@@ -1,8 +1,8 @@
 """From one service's demand to its decision, rung by rung. Every rung leaves its number and its words.
 
-Order: Reactive, Forecast, Effort, Fallback, Floor, Ceiling, Behavior, Supply, Safety, ScaleToZero, Placement. The
-number counts replicas that serve: those asked for, less the cordoned ones; the last rung says how it is brought about
-(see `placement`).
+Order: Reactive, Forecast, Effort, Fallback, Floor, Ceiling, Behavior, Supply, Safety, ScaleToZero, GPUBudget,
+Placement. The number counts replicas that serve: those asked for, less the cordoned ones; the last rung says how it
+is brought about (see `placement`).
 
 Three things are settled before the first rung, as in HPA: a service that is off or has no target is left
 alone; a target at 0 replicas is somebody's pause, unless the pool may sleep (see `slumber`); a pool outside of
@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 
 from longtail.demand.estimate import Demand
 from longtail.demand.observation import Observation
-from longtail.policy import effort, hands, needs, slumber, trust, words
+from longtail.policy import budget, effort, hands, needs, slumber, trust, words
 from longtail.policy.behavior import Verdict, limit_rate, stabilise, within_tolerance
+from longtail.policy.budget import Ceiling
 from longtail.policy.decision import Decision, LadderStep, Reason, Rung
 from longtail.policy.fleet import Behavior, DrainPolicy, Fallback, Limits, Mode, Service
 from longtail.policy.memory import ServiceMemory, event_since, remembered
@@ -45,10 +46,11 @@ def decide(
     demand: Demand,
     memory: ServiceMemory,
     now: float,
+    ceiling: Ceiling | None = None,
 ) -> tuple[Decision, ServiceMemory]:
     """One service's decision, and what to remember of it. Pure: the same arguments give the same result.
 
-    ``pool`` is the roster of its target, where there is one already.
+    ``pool`` is the roster of its target, where there is one already; ``ceiling`` what the GPU budget leaves it.
     """
     memory = trust.look(memory, observation=observation, demand=demand, now=now)
     memory = hands.look(memory, service=service, now=now)
@@ -67,7 +69,13 @@ def decide(
         decision = _hold(current, Reason.SCALING_DISABLED, why, demand)
     else:
         decision, proposal, memory = _decided(
-            service=service, pool=pool, observation=observation, demand=demand, memory=memory, now=now
+            service=service,
+            pool=pool,
+            observation=observation,
+            demand=demand,
+            memory=memory,
+            now=now,
+            ceiling=ceiling,
         )
         contested_by = hands.contested_by(memory, now=now)
         decision = replace(decision, contested_by=contested_by) if contested_by else decision
@@ -90,6 +98,7 @@ def _decided(
     demand: Demand,
     memory: ServiceMemory,
     now: float,
+    ceiling: Ceiling | None,
 ) -> tuple[Decision, int | None, ServiceMemory]:
     """The decision for a service that may be scaled, its proposal, and the memory."""
     assert service.target is not None
@@ -132,6 +141,8 @@ def _decided(
             )
     else:
         decision = _into_limits(current, limits=limits, trusted=trusted, demand=demand)
+    if ceiling is not None:
+        decision = budget.limited(decision, ceiling=ceiling, doubt=trusted.because if trusted.doubt else "")
     decision, memory = _placed(
         decision, service=service, pool=pool, observation=observation, trusted=trusted, memory=memory, now=now
     )

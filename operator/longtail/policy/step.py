@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from longtail.demand.model import estimate
 from longtail.demand.observation import Observation
-from longtail.policy import effort
+from longtail.policy import budget, effort
 from longtail.policy.decision import Decision
 from longtail.policy.fleet import Fleet, ServiceKey
 from longtail.policy.ladder import decide
@@ -60,4 +60,18 @@ def step(
         decisions[service.key], remembered[service.key] = decide(
             service=service, pool=pool, observation=observation, demand=demand, memory=before, now=now
         )
+    # What everybody would do alone is known: whoever may not, decides once more, with the ceiling that is left to it.
+    ceilings = budget.ceilings(services, pools=pools, decisions=decisions, budgets=fleet.budgets)
+    for service, pool, observation, demand, (_, before) in zip(services, pools, seen, demands, supplied, strict=True):
+        ceiling = ceilings.get(service.key)
+        if ceiling is not None:
+            decisions[service.key], remembered[service.key] = decide(
+                service=service,
+                pool=pool,
+                observation=observation,
+                demand=demand,
+                memory=before,
+                now=now,
+                ceiling=ceiling,
+            )
     return decisions, Memory(services=remembered, demand=demand_memory)

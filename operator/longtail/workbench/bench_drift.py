@@ -53,7 +53,7 @@ def run_drift_benchmark(data: Path | None, *, quick: bool, progress: Progress, s
         Keys ``changes`` (one row for each rate and factor), ``steady``, ``real`` (one row a detector and kind of
         trace) and ``setting``.
     """
-    seeds, days = (3, 2) if quick else (12, 25)
+    seeds, days = (3, 2) if quick else (6, 10)
     figures: dict[str, Any] = {
         "changes": changed_once(seeds=seeds, seed=seed, progress=progress),
         "steady": never_changed(days=days, seed=seed, progress=progress),
@@ -66,7 +66,7 @@ def run_drift_benchmark(data: Path | None, *, quick: bool, progress: Progress, s
         },
     }
     if data is not None:
-        figures["real"] = on_real_traces(data, mixes=4 if quick else 20, seed=seed, progress=progress)
+        figures["real"] = on_real_traces(data, mixes=4 if quick else 10, seed=seed, progress=progress)
     return figures
 
 

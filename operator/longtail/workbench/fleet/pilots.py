@@ -1,6 +1,6 @@
 """Policies at the controls: longtail's own ``step``, a peer's rule, or a fixed number of replicas."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -13,6 +13,8 @@ from longtail.policy.fleet import (
     EffortPolicy,
     EffortRules,
     Fleet,
+    GpuBudget,
+    GpuShape,
     Limits,
     Mode,
     Service,
@@ -126,6 +128,9 @@ class LongtailPool:
     parameters: ServiceParameters
     behavior: Behavior = field(default_factory=Behavior)
     drain: DrainRules = field(default_factory=DrainRules)
+    gpu_class: str = ""
+    """Of its replicas; empty where no budget is to apply."""
+    priority: int = 0
     effort: EffortRules | None = None
     decision: Decision | None = None
     """The last one, for whoever wants to explain it."""
@@ -148,6 +153,8 @@ class LongtailPool:
             limits=Limits(self.setting.min_replicas, self.setting.max_replicas, self.behavior),
             target=target_of(sight.pods, replicas=sight.replicas),
             drain=self.drain,
+            gpus=GpuShape(self.gpu_class, self.setting.replica.gpus) if self.gpu_class else None,
+            priority=self.priority,
             effort=self.effort,
         )
         return service, observation
@@ -210,11 +217,20 @@ def longtail(
     return Longtail(pool)
 
 
-def simulate_fleet(runs: Sequence[tuple[Requests, LongtailPool]]) -> list[Run]:
+Witness = Callable[[float, Sequence[int]], None]
+"""Told, after every tick, the seconds since the start and the GPUs that each pool holds until the next one."""
+
+
+def simulate_fleet(
+    runs: Sequence[tuple[Requests, LongtailPool]],
+    *,
+    budgets: Sequence[GpuBudget] = (),
+    witness: Witness | None = None,
+) -> list[Run]:
     """Many pools under one longtail, tick by tick together, which costs hardly more than one.
 
-    ``step`` is made of array operations over a fleet: alone a service pays for their overhead. No service
-    influences another, so each result is that of a run of its own. Keys must differ.
+    ``step`` is made of array operations over a fleet: alone a service pays for their overhead. But for ``budgets``
+    no service influences another, so each result is that of a run of its own. Keys must differ.
     """
     simulations = [
         Simulation(requests, pool.setting, policy=LONGTAIL, period_seconds=LONGTAIL_PERIOD_SECONDS)
@@ -228,7 +244,7 @@ def simulate_fleet(runs: Sequence[tuple[Requests, LongtailPool]]) -> list[Run]:
         if not seen:
             break
         decisions, memory = step(
-            fleet=Fleet(tuple(service for service, _ in seen.values())),
+            fleet=Fleet(tuple(service for service, _ in seen.values()), budgets),
             observations={service.key: observation for service, observation in seen.values()},
             memory=memory,
             now=EPOCH_SECONDS + next(iter(sights.values())).at_seconds,
@@ -236,4 +252,6 @@ def simulate_fleet(runs: Sequence[tuple[Requests, LongtailPool]]) -> list[Run]:
         for index, sight in sights.items():
             pool = runs[index][1]
             simulations[index].carry_out(pool.orders(sight, decisions[pool.key]))
+        if witness is not None:
+            witness(next(iter(sights.values())).at_seconds, [simulation.gpus_held for simulation in simulations])
     return [simulation.result() for simulation in simulations]

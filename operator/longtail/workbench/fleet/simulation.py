@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from longtail.workbench.fleet.accounts import Phase
 from longtail.workbench.fleet.deployment import Replica
 from longtail.workbench.fleet.pool import Orders, Pool
 from longtail.workbench.fleet.run import Run, Waits
@@ -76,6 +77,13 @@ class Simulation:
     def at_seconds(self) -> float:
         """Now, since the start of the trace."""
         return self._pool.now_seconds
+
+    @property
+    def gpus_held(self) -> int:
+        """GPUs of all pods that have one, those on their way out included."""
+        phases = self._pool.deployment.phases()
+        replicas = sum(count for phase, count in phases.items() if phase is not Phase.UNSCHEDULED)
+        return replicas * self._setting.replica.gpus
 
     def next_sight(self) -> Sight | None:
         """Let time pass until the next decision; None when the run is over."""

@@ -1,0 +1,206 @@
+"""The LiteLLM proxy, in an environment of its own in the cache: its pins are not ours.
+
+Malicious releases of it have been on PyPI (docs/litellm.md). So every file is the one whose hash is in the repository,
+nothing is built, and before any Python of the environment starts it is made sure that nothing in it starts by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import requests
+
+from longtail_e2e.build import cache_directory, locked
+from longtail_e2e.cluster import Cluster
+from longtail_e2e.errors import HarnessError
+from longtail_e2e.ports import LOOPBACK
+from longtail_e2e.processes import Command
+from longtail_e2e.progress import Progress, silent
+from longtail_e2e.python import clean_environment, uv
+
+INTEGRATION: Final = Path(__file__).resolve().parents[2] / "integrations" / "litellm"
+_REQUIREMENTS: Final = INTEGRATION / "requirements-test.txt"
+_STARTUP: Final = ("*.pth", "sitecustomize*", "usercustomize*")
+"""What Python runs, or may run, before the first line of a program."""
+_KEPT_SECONDS: Final = 86_400.0
+
+
+def ensure_litellm(*, progress: Progress = silent) -> Path:
+    """Return the command ``litellm``, after installing it when the cache does not hold this very set of packages.
+
+    Raises:
+        HarnessError: uv is missing, a file is not the one in the repository's list, or one would start by itself.
+    """
+    key = hashlib.sha256(repr(sys.version_info[:2]).encode() + _REQUIREMENTS.read_bytes()).hexdigest()[:16]
+    cache = cache_directory() / "litellm"
+    directory = cache / key
+    cache.mkdir(parents=True, exist_ok=True)
+    with locked(cache / "lock", progress=progress):
+        if not (directory / "complete").exists():
+            for other in cache.iterdir():  # 600 MB each; another checkout may be using its own
+                if other.is_dir() and time.time() - other.stat().st_mtime > _KEPT_SECONDS:
+                    shutil.rmtree(other)
+            shutil.rmtree(directory, ignore_errors=True)
+            step = "Installing the LiteLLM proxy (600 MB)"
+            progress(step)
+            _install(directory)
+            (directory / "complete").touch()
+            progress(step, done=True)
+        os.utime(directory)
+    return directory / "bin" / "litellm"
+
+
+def _install(directory: Path) -> None:
+    options = ("--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:")
+    python = directory / "bin" / "python"
+    for arguments in (
+        ("venv", "--quiet", "--python", sys.executable, directory),
+        ("pip", "install", *options, "--python", python, "--requirement", _REQUIREMENTS),
+    ):
+        done = subprocess.run(
+            ["nice", uv(), *map(str, arguments)], capture_output=True, text=True, check=False, env=clean_environment()
+        )
+        if done.returncode != 0:
+            raise HarnessError(f"uv {arguments[0]} failed:\n{done.stderr[-3000:]}")
+    found = startup_code(directory)
+    if found:
+        shutil.rmtree(directory)
+        raise HarnessError(f"installed packages would start by themselves, and were removed: {', '.join(found)}")
+
+
+def startup_code(environment: Path) -> list[str]:
+    """Name the files of an environment that Python would run by itself; uv's own are not among them."""
+    uvs = {"_virtualenv.pth"}
+    folders = environment.glob("lib*/python*/site-packages")
+    found = {path.name for folder in folders for pattern in _STARTUP for path in folder.glob(pattern)}
+    return sorted(found - uvs)
+
+
+class Published:
+    """A mounted ConfigMap's file. It is changed as the kubelet does it: at once, by a rename."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def write(self, body: object) -> None:
+        """Put a document there, or some other text."""
+        fresh = self.file.with_name(".fresh")
+        fresh.write_text(body if isinstance(body, str) else json.dumps(body))
+        fresh.rename(self.file)
+        self._settle()
+
+    def remove(self) -> None:
+        """Let there be none."""
+        self.file.unlink(missing_ok=True)
+        self._settle()
+
+    @staticmethod
+    def _settle() -> None:
+        # The hook looks five times a second.
+        time.sleep(0.25)
+
+
+class LiteLlm:
+    """A proxy with the hook, on loopback. ``directory`` holds its configuration."""
+
+    def __init__(self, program: Path, *, name: str, port: int, directory: Path) -> None:
+        self.name = name
+        self.url = f"http://{LOOPBACK}:{port}"
+        # Without one it does not start.
+        self.key = f"sk-{secrets.token_hex(16)}"
+        self._program, self._port, self._directory = program, port, directory
+
+    def command(
+        self,
+        *,
+        models: Mapping[str, Mapping[str, Any]],
+        environment: Mapping[str, str],
+        callbacks: Sequence[str] = ("longtail_effort.hook",),
+        general_settings: Mapping[str, Any] | None = None,
+    ) -> Command:
+        """How it is started; ``models`` are LiteLLM's ``litellm_params`` by model name."""
+        configuration = {
+            "model_list": [{"model_name": name, "litellm_params": dict(each)} for name, each in models.items()],
+            "litellm_settings": {
+                "callbacks": list(callbacks),
+                "num_retries": 0,
+                "drop_params": True,
+                "require_auth_for_metrics_endpoint": False,
+            },
+            "router_settings": {"disable_cooldowns": True},
+            "general_settings": dict(general_settings or {}),
+        }
+        file = self._directory / "config.yaml"
+        file.write_text(json.dumps(configuration, indent=2))  # which is YAML
+        return Command(
+            name=self.name,
+            arguments=[str(self._program), "--config", str(file), "--host", LOOPBACK, "--port", str(self._port)],
+            environment={
+                "PYTHONPATH": str(INTEGRATION),
+                "LITELLM_MASTER_KEY": self.key,
+                "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # not from the network
+                "LITELLM_TELEMETRY": "False",
+                "NO_PROXY": LOOPBACK,
+                **environment,
+            },
+            ready=lambda: self._get("/health/liveliness").status_code == requests.codes.ok,
+            ready_seconds=120.0,
+            stop_seconds=20.0,
+        )
+
+    def _get(self, path: str, *, seconds: float = 2.0) -> requests.Response:
+        return requests.get(self.url + path, timeout=seconds, headers={"Authorization": f"Bearer {self.key}"})
+
+    def metrics(self) -> str:
+        """Return the proxy's /metrics."""
+        return self._get("/metrics/", seconds=30.0).text
+
+    def ask(self, model: str, *, key: str | None = None, path: str = "/v1/chat/completions", **fields: Any) -> Any:
+        """Send a request; ``key`` is the client's."""
+        body = {"model": model, "messages": [{"role": "user", "content": "why is that"}], **fields}
+        headers = {"Authorization": f"Bearer {key or self.key}"}
+        return requests.post(self.url + path, json=body, headers=headers, timeout=60.0)
+
+
+def thinking_engine(name: str, port: int, *flags: str) -> Command:
+    """A simulated engine with vLLM's chat API; ``flags`` are those of ``longtail.workbench.engine.serve``."""
+    return Command(
+        name=name,
+        arguments=[sys.executable, "-m", "longtail.workbench.engine.serve", f"--port={port}", *flags],
+        ready=lambda: requests.get(f"http://{LOOPBACK}:{port}/health", timeout=2.0).ok,
+    )
+
+
+def mounted_account(cluster: Cluster, namespace: str, folder: Path) -> Path:
+    """What a kubelet mounts into a pod of the service account ``litellm``, which may read one ConfigMap.
+
+    The namespace is made where there is none.
+    """
+    rbac = "rbac.authorization.k8s.io"
+    name = {"name": "litellm", "namespace": namespace}
+    rule = {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["r1-effort"], "verbs": ["get"]}
+    cluster.kubectl.apply(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": name},
+        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": name, "rules": [rule]},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "RoleBinding",
+            "metadata": name,
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "litellm"},
+            "subjects": [{"kind": "ServiceAccount", **name}],
+        },
+    )
+    (folder / "token").write_text(cluster.kubectl("create", "token", "litellm", "-n", namespace))
+    (folder / "ca.crt").write_bytes(cluster.control_plane.certificate_authority.read_bytes())
+    return folder
