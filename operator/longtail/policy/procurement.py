@@ -138,16 +138,18 @@ def _judge(
     now: float,
 ) -> Shortage | None:
     """The shortage as of now: a new one, the one that is known, or none because something has moved."""
+    worst = next(_felt(target, pool, blocked, patience_seconds=patience_seconds, now=now), None)
+    if known is not None and worst is not None:
+        known = replace(known, reason=worst.reason, message=worst.message)
     if known is not None and _has_moved(target, known):
         known = None
-    worst = next(_felt(target, pool, blocked, patience_seconds=patience_seconds, now=now), None)
     if worst is None:
         forgotten = known is None or now - known.declared_at > FORGET_SECONDS
         return None if forgotten or _all_come(pool, blocked) else known
     if known is None:
         wait = now + patience_seconds
         return Shortage(worst.reason, worst.message, since=worst.since, declared_at=now, retry_at=wait)
-    return replace(known, reason=worst.reason, message=worst.message)
+    return known
 
 
 def _felt(
