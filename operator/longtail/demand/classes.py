@@ -24,7 +24,7 @@ def divide(classes: Classes) -> tuple[ClassDemand, ...]:
     """
     answers = sum(each.answers for each in classes.counts)
     tokens = sum(each.output_tokens for each in classes.counts)
-    if classes.quality is not Quality.FRESH or not (answers > 0 and tokens > 0):
+    if classes.quality is not Quality.FRESH or answers < 1 or tokens < 1:
         return ()
     means = [_mean(each, common=tokens / answers) for each in classes.counts]
     # Nobody for ten minutes: as in the hour before.

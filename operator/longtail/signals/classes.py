@@ -13,6 +13,7 @@ A label may have a value for each of ten thousand users. The `MOST` classes with
 all others in one sum.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from longtail.demand.observation import CLASS_LENGTH_SECONDS, CLASS_RATE_SECONDS, OTHER, ClassCount
@@ -23,17 +24,25 @@ from longtail.signals.vocabulary import Part, Query, Series, joined
 
 MOST: Final = 16
 """Classes of a model that are told apart."""
-_ANSWERS: Final = "litellm_request_total_latency_metric_count"
+_LATENCY: Final = "litellm_request_total_latency_metric"
 _NAMELESS: Final = frozenset({"", "None", OTHER})
 """What stands in the label of a request that has no such thing: LiteLLM writes "None"."""
 _RATE: Final = f"[{CLASS_RATE_SECONDS:.0f}s]"
 _LENGTH: Final = f"[{CLASS_LENGTH_SECONDS:.0f}s]"
-_COUNTED: Final = {
-    Series.CLASS_REQUESTS: f"increase({_ANSWERS}{_RATE})",
-    Series.CLASS_ANSWERS: f"increase({_ANSWERS}{_LENGTH})",
-    Series.CLASS_TOKENS: f"increase({OUTPUT}{_LENGTH})",
-    Series.CLASS_REASONING: f"increase({REASONING}{_LENGTH})",
+
+
+def _answers(window: str) -> tuple[str, ...]:
+    """Counts of a classic histogram, or of the native one that a Prometheus may have made of it."""
+    return f"increase({_LATENCY}_count{window})", f"histogram_count(increase({_LATENCY}{window}))"
+
+
+_COUNTED: Final[Mapping[Series, Sequence[str]]] = {
+    Series.CLASS_REQUESTS: _answers(_RATE),
+    Series.CLASS_ANSWERS: _answers(_LENGTH),
+    Series.CLASS_TOKENS: (f"increase({OUTPUT}{_LENGTH})",),
+    Series.CLASS_REASONING: (f"increase({REASONING}{_LENGTH})",),
 }
+"""Alternatives of what is summed up."""
 
 
 def engine(label: str) -> str:
@@ -53,14 +62,19 @@ def query(label: str) -> Query:
 def parts(label: str) -> tuple[Part, ...]:
     """Increases by requested model and class for the largest classes, and by requested model for all."""
     by = (MODEL, label)
-    largest = f"topk by ({MODEL}) ({MOST}, {aggregated('sum', _COUNTED[Series.CLASS_TOKENS], by)})"
+    largest = f"topk by ({MODEL}) ({MOST}, {_sum(Series.CLASS_TOKENS, by)})"
     found = []
-    for series, increase in _COUNTED.items():
-        own = aggregated("sum", increase, by)
+    for series in _COUNTED:
+        own = _sum(series, by)
         some = largest if series is Series.CLASS_TOKENS else f"({own} and on ({MODEL}, {label}) {largest})"
         found.append(Part(engine(label), series, some, object_label=MODEL, rank_label=label))
-        found.append(Part(_total(label), series, aggregated("sum", increase, (MODEL,)), object_label=MODEL))
+        found.append(Part(_total(label), series, _sum(series, (MODEL,)), object_label=MODEL))
     return tuple(found)
+
+
+def _sum(series: Series, by: Sequence[str]) -> str:
+    alternatives = " or ".join(aggregated("sum", each, by) for each in _COUNTED[series])
+    return alternatives if len(_COUNTED[series]) == 1 else f"({alternatives})"
 
 
 def counts(snapshot: Snapshot, *, label: str, model: str) -> tuple[ClassCount, ...]:
