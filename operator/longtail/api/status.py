@@ -150,11 +150,20 @@ class ClassStatus(Model):
     """Share of the slots in use that its requests hold."""
 
 
+class ClassEffortStatus(Model):
+    """How much the requests of one class may think."""
+
+    name: Annotated[str, Field(max_length=63)]
+    """Name of the class, one of spec.effort.classes."""
+    level: Annotated[str, Field(max_length=63)]
+    """Name of its level."""
+
+
 class EffortStatus(Model):
     """How much requests may think."""
 
     level: Annotated[str, Field(max_length=63)]
-    """Name of the level, one of spec.effort.levels."""
+    """Name of the level, one of spec.effort.levels, for requests of no class."""
     thinking_tokens: Count | None = None
     """Most reasoning tokens of a request. Absent: no limit."""
     published: bool
@@ -163,6 +172,14 @@ class EffortStatus(Model):
     """When the level was entered."""
     because: Text
     """Why this level, with its figures."""
+    classes: (
+        Annotated[
+            tuple[ClassEffortStatus, ...],
+            Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+        ]
+        | None
+    ) = None
+    """The level of each class of requests."""
 
 
 class DayCostStatus(Model):

@@ -66,6 +66,20 @@ def class_families(outcomes: Collection[Outcome]) -> Iterator[Metric]:
             if value is not None:
                 family.add_metric([*key, _name(each)], value)
         yield family
+    yield _levels(outcomes)
+
+
+def _levels(outcomes: Collection[Outcome]) -> Metric:
+    family = GaugeMetricFamily(
+        "longtail_class_effort_level",
+        "Index of the level of effort of the class in spec.effort.levels; 0 is the usual.",
+        labels=_LABELS,
+    )
+    for outcome in outcomes:
+        effort = outcome.decision.effort if outcome.decision is not None else None
+        for name, index in (effort.classes if effort is not None else {}).items():
+            family.add_metric([*outcome.view.record.key, name], float(index))
+    return family
 
 
 def whole_percents(shares: Sequence[float]) -> list[int]:
