@@ -127,6 +127,7 @@ class LiteLlm:
         environment: Mapping[str, str],
         callbacks: Sequence[str] = ("longtail_effort.hook",),
         general_settings: Mapping[str, Any] | None = None,
+        metadata_labels: Sequence[str] = (),
     ) -> Command:
         """How it is started; ``models`` are LiteLLM's ``litellm_params`` by model name."""
         configuration = {
@@ -136,6 +137,7 @@ class LiteLlm:
                 "num_retries": 0,
                 "drop_params": True,
                 "require_auth_for_metrics_endpoint": False,
+                "custom_prometheus_metadata_labels": list(metadata_labels),
             },
             "router_settings": {"disable_cooldowns": True},
             "general_settings": dict(general_settings or {}),

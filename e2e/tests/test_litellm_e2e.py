@@ -4,6 +4,7 @@ The engine thinks 4,000 tokens and answers 300, unless it is told to think less.
 back says which budget the request carried.
 """
 
+import asyncio
 import json
 import re
 import time
@@ -15,7 +16,12 @@ from typing import Any
 import pytest
 import requests
 
-from longtail_e2e import Cluster, ProcessGroup, wait_until
+from longtail.demand.observation import Quality
+from longtail.policy.fleet import ServiceKey
+from longtail.signals.observe import ServiceSignals
+from longtail.signals.reader import SignalReader
+from longtail.signals.sources import MetricsSource
+from longtail_e2e import Cluster, ProcessGroup, Target, wait_until
 from longtail_e2e.litellm import LiteLlm, Published, ensure_litellm, mounted_account, startup_code, thinking_engine
 from longtail_e2e.ports import LOOPBACK, PortReservation
 
@@ -130,6 +136,7 @@ def started(
                 "by-its-own-name": behind("engine"),
                 "other": behind("engine"),
                 "from-api": behind("engine"),
+                "by-class": behind("engine"),
             },
             environment={
                 "KUBERNETES_SERVICE_HOST": host,
@@ -148,6 +155,7 @@ def started(
             },
             callbacks=("longtail_effort.hook", "prometheus"),
             general_settings={"custom_auth": "keys.auth"},
+            metadata_labels=["longtail_class"],
         )
     )
     yield Gateway(proxy, urls["engine"], published, processes.log("proxy"))
@@ -363,3 +371,40 @@ def test_nothing_that_was_installed_starts_by_itself(litellm: Path, tmp_path: Pa
     (packages / "litellm_init.pth").write_text("import os")
     (packages / "sitecustomize.py").touch()
     assert startup_code(tmp_path) == ["litellm_init.pth", "sitecustomize.py"]
+
+
+def test_what_each_class_takes_is_read_off_the_proxys_own_metrics(gateway: Gateway, cluster: Cluster) -> None:
+    """Through a real Prometheus: names and labels are LiteLLM's, not ours."""
+    model = "by-class"
+    source = MetricsSource(name="default", url=cluster.prometheus_url, scrape_interval_seconds=15.0)
+    service = ServiceSignals(ServiceKey("inference", "r1"), (), gateway_model=model, class_label="longtail_class")
+    reader = SignalReader([source])
+    tokens = "sum by (longtail_class) (litellm_output_tokens_metric_total{requested_model='by-class'})"
+
+    def ask(**times: int) -> None:
+        for name, count in times.items():
+            for _ in range(count):
+                gateway.thought(model, key=f"sk-{name}")
+
+    def scraped(premium: int, plain: int) -> bool:
+        found = {s["metric"].get("longtail_class"): float(s["value"][1]) for s in cluster.prometheus.query(tokens)}
+        return found == {each: n * float(THOUGHT + ANSWER) for each, n in (("premium", premium), ("None", plain))}
+
+    cluster.prometheus.set_targets([Target(url=f"{gateway.proxy.url}/metrics/", labels={"namespace": "litellm"})])
+    try:
+        ask(premium=1, plain=1)  # increase() does not see a first value
+        wait_until(lambda: scraped(1, 1), what="a first scrape", timeout_seconds=60.0)
+        ask(premium=3, plain=2)
+        wait_until(lambda: scraped(4, 3), what="a second scrape", timeout_seconds=60.0)
+        reading = asyncio.run(reader.read([service], time.time()))
+    finally:
+        reader.close()
+        cluster.prometheus.set_targets([])
+    classes = reading.observations[service.key].classes
+    assert list(reading.failures) == []
+    assert classes.quality is Quality.FRESH
+    assert [each.name for each in classes.counts] == ["premium", ""]
+    for each, asked in zip(classes.counts, (3, 2), strict=True):
+        assert asked <= each.answers == pytest.approx(each.requests)
+        assert each.output_tokens == pytest.approx(each.answers * (THOUGHT + ANSWER))
+        assert each.reasoning_tokens == pytest.approx(each.answers * THOUGHT)

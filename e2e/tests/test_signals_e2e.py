@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from longtail.demand.observation import MISSING, Observation, Quality
+from longtail.demand.observation import MISSING, UNDIVIDED, Observation, Quality
 from longtail.policy.fleet import Pod, ServiceKey
+from longtail.signals import classes
 from longtail.signals.custom import CustomNames
 from longtail.signals.observe import Engine, ServiceSignals
 from longtail.signals.reader import Reading, SignalReader
@@ -140,6 +141,37 @@ def proxy(*, output: int, reasoning: int) -> str:
     )
 
 
+TEAMS = [f"t{number:02}" for number in range(classes.MOST + 4)]
+"""More than are told apart."""
+
+
+HISTOGRAMS = ("classic-histograms", "native-histograms")
+
+
+def divided(*, late: bool, model: str) -> str:
+    """A proxy before and after: each team has answers of a thousand tokens, the higher its number the more of them.
+
+    All series are there from the start: ``increase()`` does not see a first value.
+    """
+    lines = ["# TYPE litellm_request_total_latency_metric histogram"]
+    for number, team in enumerate([*TEAMS, "None"]):
+        answers = (14 if late else 10) * (number + 1)
+        for requested, times in ((model, 1), ("somebody/elses", 100)):
+            # A series for each key, as the proxy has them.
+            for key in ("k1", "k2"):
+                labels = f'api_key_alias="{key}",model="r1",requested_model="{requested}",team="{team}"'
+                half = times * answers / 2
+                lines += [
+                    f'litellm_request_total_latency_metric_bucket{{{labels},le="600.0"}} {half}',
+                    f'litellm_request_total_latency_metric_bucket{{{labels},le="+Inf"}} {half}',
+                    f"litellm_request_total_latency_metric_sum{{{labels}}} {half}",
+                    f"litellm_request_total_latency_metric_count{{{labels}}} {half}",
+                    f"litellm_output_tokens_metric_total{{{labels}}} {1000 * half}",
+                    *([f"litellm_output_reasoning_tokens_metric_total{{{labels}}} {800 * half}"] if number % 2 else []),
+                ]
+    return page(*lines)
+
+
 CUSTOM = CustomNames(
     running_requests="trtllm_num_requests_running",
     kv_used_ratio="trtllm_kv_cache_utilization",
@@ -198,6 +230,8 @@ FLEET = [
     service("exported", "exported-a", "exported-b"),
     service("gateway", "absent", inference_pool="pool"),
     service("proxied", "absent", gateway_model="deepseek/r1"),
+    # An hour holds both runs, so each has a model of its own.
+    *(service(f"divided-{kind}", "absent", gateway_model=f"r1/{kind}", class_label="team") for kind in HISTOGRAMS),
     service("custom", "custom", engine=Engine.CUSTOM, custom=CUSTOM),
     service("half", "loud", "silent"),
     service("lost", "silent"),
@@ -290,17 +324,19 @@ def targets(pools: Mapping[str, Pool]) -> dict[str, dict[str, str]]:
         "dcgm-exported": {"namespace": "gpu-operator", "pod": "dcgm-x"},
         "dcgm-honoured": {},
         "proxy": {"namespace": "litellm"},
+        "divided": {"namespace": "litellm"},
         "dcgm-simulated": {},
     }
 
 
-def texts(pools: Mapping[str, Pool], *, late: bool) -> dict[str, str]:
+def texts(pools: Mapping[str, Pool], *, late: bool, histograms: str) -> dict[str, str]:
     return {
         **VLLM,
         "sglang-ranks": sglang(written=(1010, 405) if late else (1000, 400), late=late),
         "picker": picker(queued=late),
         "custom": custom(arrived=14, short=3, finished=6) if late else custom(arrived=10, short=2, finished=3),
         "proxy": proxy(output=1400, reasoning=900) if late else proxy(output=1000, reasoning=600),
+        "divided": divided(late=late, model=f"r1/{histograms}"),
         "dcgm-honoured": gpus("honoured"),
         "dcgm-exported": gpus("exported"),
         "dcgm-simulated": gpu_page((NAMESPACE, pool.pods.values()) for pool in pools.values()),
@@ -312,7 +348,7 @@ def first_tokens(pool: Pool) -> int:
     return sum(engine.reading().first_tokens for pod in pool.pods.values() for engine in pod.engines)
 
 
-@pytest.fixture(scope="module", params=["classic-histograms", "native-histograms"])
+@pytest.fixture(scope="module", params=HISTOGRAMS)
 def seen(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Seen]:
     cluster.prometheus.set_native_histograms(request.param == "native-histograms")
     pools = {kind: simulated(kind) for kind in SIMULATED}
@@ -334,10 +370,10 @@ def seen(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Seen]:
     try:
         pages.announce(targets(pools))
         truth_before, first_before = known(100.0)
-        pages.show(texts(pools, late=False))
+        pages.show(texts(pools, late=False, histograms=request.param))
         before = read()
         truth_after, first_after = known(160.0)
-        pages.show(texts(pools, late=True))
+        pages.show(texts(pools, late=True, histograms=request.param))
         after = read()
         pages.silence("silent")
         yield Seen(
@@ -423,6 +459,26 @@ def test_the_reasoning_share_is_that_of_the_proxys_last_hour(seen: Seen) -> None
     assert share.value == pytest.approx(300 / 400)
     assert share.fresh
     assert seen("ranks").reasoning_share == MISSING
+
+
+def test_the_largest_classes_are_told_one_by_one_and_the_others_in_one_sum(
+    seen: Seen, request: pytest.FixtureRequest
+) -> None:
+    divided = seen(f"divided-{request.node.callspec.params['seen']}").classes
+    assert divided.quality is Quality.FRESH
+    names = [each.name for each in divided.counts]
+    # The requests of nobody's are the largest of all here, and have no name.
+    assert names == [*reversed(TEAMS[-(classes.MOST - 1) :]), ""]
+    largest = divided.counts[0]
+    # Extrapolated from two scrapes to the ends of a window, so up to a scrape's time more than what was counted.
+    assert largest.output_tokens == pytest.approx(1000 * largest.answers)
+    assert largest.reasoning_tokens == pytest.approx(800 * largest.answers)
+    assert 4 * len(TEAMS) <= largest.answers == pytest.approx(largest.requests)
+    ratio = divided.counts[3].answers / largest.answers
+    assert ratio == pytest.approx((len(TEAMS) - 3) / len(TEAMS))
+    rest = sum(range(1, len(TEAMS) - classes.MOST + 2)) + len(TEAMS) + 1
+    assert divided.counts[-1].answers / largest.answers == pytest.approx(rest / len(TEAMS))
+    assert seen("proxied").classes == UNDIVIDED
 
 
 def test_a_custom_engine_is_read_by_its_names(seen: Seen) -> None:

@@ -99,7 +99,7 @@ def test_conditions_merge_by_type() -> None:
 
 def test_every_rule_between_fields_has_a_message_that_names_one_of_them() -> None:
     rules = [(path, rule) for path, node in nodes(SCHEMA) for rule in node.get("x-kubernetes-validations", [])]
-    assert len(rules) == 9
+    assert len(rules) == 10
     for path, rule in rules:
         fields = dict(nodes(SCHEMA))[path]["properties"]
         assert any(name in rule["message"] for name in fields), rule

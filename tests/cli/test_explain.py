@@ -67,3 +67,16 @@ async def test_what_a_pool_costs_is_told_with_its_number(tmp_path: Path) -> None
         server.put(serving() | {"status": {"observedGeneration": 1, "cost": cost}})
         _, output = await explain(server, tmp_path, "inference/r1", "longtail")
         assert "it holds 16 GPUs\n" in output
+
+
+async def test_what_each_class_of_requests_takes_is_told_as_a_table(tmp_path: Path) -> None:
+    classes = [
+        {"name": "premium", "requestsPerSecond": "1.2", "meanTokens": 4200, "reasoningPercent": 86, "workPercent": 61},
+        {"name": "other", "requestsPerSecond": "2.5", "meanTokens": 1300, "workPercent": 39},
+    ]
+    async with KubernetesFake().serve() as server:
+        server.put(serving() | {"status": {"observedGeneration": 1, "classes": classes}})
+        _, output = await explain(server, tmp_path, "inference/r1", "longtail")
+    lines = [line.split() for line in output.splitlines()]
+    assert ["premium", "1.2", "4,200", "86", "%", "61", "%"] in lines
+    assert ["other", "2.5", "1,300", "unknown", "39", "%"] in lines

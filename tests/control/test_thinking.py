@@ -9,6 +9,7 @@ from longtail.api.spec import ReasoningServingSpec
 from longtail.api.status import ConditionStatus
 from longtail.cluster.effort import EffortWriter
 from longtail.cluster.kinds import CONFIG_MAPS
+from longtail.control.classes import class_families
 from longtail.control.outcome import Outcome
 from longtail.control.thinking import EffortPublisher, effort_reduced, effort_status
 from longtail.policy.decision import Decision, Effort, Reason
@@ -18,6 +19,7 @@ from .conftest import EPOCH
 from .test_conditions import outcome
 
 HIGH, MEDIUM, LOW = EffortLevel("high"), EffortLevel("medium", 8192), EffortLevel("low", 2048, "low")
+CLASSES = [{"name": "premium", "lowestLevel": "medium"}, {"name": "batch", "lowestLevel": "low", "priority": -1}]
 PATH = CONFIG_MAPS.path(namespace="inference", name="r1-effort")
 
 
@@ -64,6 +66,32 @@ class Publishing:
 @pytest.fixture
 def publishing(server, api, clock) -> Publishing:
     return Publishing(server, api, clock)
+
+
+async def test_each_class_is_published_at_the_level_chosen_for_it(publishing):
+    of = thinking(replace(at(0, HIGH), classes={"premium": 0, "batch": 2}), classes=CLASSES)
+    await publishing.publish(of)
+    document = publishing.document()
+    assert (document["level"], document["thinkingTokens"]) == ("high", None)
+    assert {name: each["thinkingTokens"] for name, each in document["classes"].items()} == {
+        "premium": None,
+        "batch": 2048,
+    }
+    await publishing.publish(of)
+    assert publishing.writes() == 1
+    await publishing.publish(thinking(replace(at(0, HIGH), classes={"premium": 0, "batch": 1}), classes=CLASSES))
+    assert publishing.document()["classes"]["batch"]["thinkingTokens"] == 8192
+
+
+def test_people_are_told_of_a_class_that_thinks_less_alone():
+    of = thinking(replace(at(0, HIGH), classes={"premium": 0, "batch": 2}), classes=CLASSES)
+    condition = effort_reduced(of)
+    assert (condition.status, condition.reason) == (ConditionStatus.TRUE, "LessThinking")
+    assert condition.message.startswith("level high (batch: low), since 2026-11-24T08:00:00Z: ")
+    status = effort_status(of)
+    assert status is not None
+    assert [(each.name, each.level) for each in status.classes or ()] == [("premium", "high"), ("batch", "low")]
+    assert [sample.value for family in class_families([of]) for sample in family.samples] == [0.0, 2.0]
 
 
 async def test_a_level_is_published_with_its_end_and_its_classes(publishing):

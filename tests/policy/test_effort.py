@@ -44,6 +44,7 @@ def chosen(
     return effort.choose(
         RULES,
         demand=demand(20.0, levels=levels, replicas_coming=4.0, cascade=cascade),
+        work={},
         last=last,
         cannot_grow=cannot_grow,
         now=now,

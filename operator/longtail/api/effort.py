@@ -29,9 +29,11 @@ class EffortClass(Model):
     """Requests that keep more of their thinking than others."""
 
     name: Word
-    """What the gateway calls them."""
+    """What the gateway calls them, and the value of gateway.classLabel where there is one."""
     lowest_level: Word
     """Name of the lowest level that they may be given."""
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    """Who thinks less last: higher keeps its thinking longer. Requests of no class have 0. Needs gateway.classLabel."""
 
 
 def _budget(level: EffortLevel) -> int:
@@ -69,7 +71,7 @@ class Effort(Model):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
     ] = ()
-    """Kinds of requests with a floor of their own. The gateway knows which request belongs to which."""
+    """Kinds of requests with a floor and a priority of their own. The gateway knows which request belongs to which."""
 
     rules = (
         Rule(

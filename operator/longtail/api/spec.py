@@ -24,6 +24,9 @@ LabelKey = Annotated[
 ]
 """Key of a Kubernetes label: an optional DNS prefix, a slash, a name."""
 
+SeriesLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
+"""Name of a label of a Prometheus series. The pattern keeps PromQL out of it."""
+
 Replicas = Annotated[int, Field(ge=1, le=10_000)]
 Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
 
@@ -100,8 +103,16 @@ class Gateway(Model):
     """Name of the InferencePool whose flow-control queue (llm_d_epp_flow_control_*) holds our requests."""
     model: Annotated[str, Field(min_length=1, max_length=253)] | None = None
     """What clients call the model at a LiteLLM proxy: its token counters tell how much of the output is reasoning."""
+    class_label: SeriesLabel | None = None
+    """Label of these counters whose values are classes of requests, such as team_alias. Choose one with few values."""
 
     rules = (
+        Rule(
+            cel="!has(self.classLabel) || has(self.model)",
+            message="gateway.classLabel is a label of the counters of gateway.model: set that too",
+            holds=lambda gateway: gateway.class_label is None or gateway.model is not None,
+            path=".classLabel",
+        ),
         Rule(
             cel="has(self.inferencePool) || has(self.model)",
             message="gateway names an inferencePool, a model, or both",

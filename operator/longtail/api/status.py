@@ -131,11 +131,39 @@ class CapacityStatus(Model):
     """The narrowest bound: TimePerOutputToken, KVCache, MaxConcurrentRequests, Spec or Prior."""
 
 
+Amount = Annotated[str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?$")]
+"""A decimal number, which is a Kubernetes quantity too. The API has no floats."""
+
+
+class ClassStatus(Model):
+    """What one class of requests takes, as the gateway counts it."""
+
+    name: Annotated[str, Field(max_length=63)]
+    """Value of the label spec.gateway.classLabel; other is all that is not told apart."""
+    requests_per_second: Amount
+    """Requests that were answered, over ten minutes."""
+    mean_tokens: Count
+    """Estimated mean length of an answer, reasoning included, over an hour."""
+    reasoning_percent: Percent | None = None
+    """Share of its output that is reasoning, where the engine tells."""
+    work_percent: Percent
+    """Share of the slots in use that its requests hold."""
+
+
+class ClassEffortStatus(Model):
+    """How much the requests of one class may think."""
+
+    name: Annotated[str, Field(max_length=63)]
+    """Name of the class, one of spec.effort.classes."""
+    level: Annotated[str, Field(max_length=63)]
+    """Name of its level."""
+
+
 class EffortStatus(Model):
     """How much requests may think."""
 
     level: Annotated[str, Field(max_length=63)]
-    """Name of the level, one of spec.effort.levels."""
+    """Name of the level, one of spec.effort.levels, for requests of no class."""
     thinking_tokens: Count | None = None
     """Most reasoning tokens of a request. Absent: no limit."""
     published: bool
@@ -144,10 +172,14 @@ class EffortStatus(Model):
     """When the level was entered."""
     because: Text
     """Why this level, with its figures."""
-
-
-Amount = Annotated[str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?$")]
-"""A decimal number, which is a Kubernetes quantity too. The API has no floats."""
+    classes: (
+        Annotated[
+            tuple[ClassEffortStatus, ...],
+            Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+        ]
+        | None
+    ) = None
+    """The level of each class of requests."""
 
 
 class DayCostStatus(Model):
@@ -242,6 +274,14 @@ class ReasoningServingStatus(Model):
     """Measured cold start of a replica."""
     capacity: CapacityStatus | None = None
     """What one replica can hold."""
+    classes: (
+        Annotated[
+            tuple[ClassStatus, ...],
+            Field(max_length=17, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+        ]
+        | None
+    ) = None
+    """Where spec.gateway.classLabel tells requests apart: the classes with most output, and all others in one."""
     effort: EffortStatus | None = None
     """How much requests may think."""
     cost: CostStatus | None = None

@@ -73,7 +73,7 @@ def effort(spec: ReasoningServingSpec) -> EffortRules | None:
         answer_tokens=float(block.answer_tokens),
         dwell_seconds=float(block.dwell_seconds),
         valid_seconds=float(block.valid_seconds),
-        classes=tuple(EffortClass(each.name, names.index(each.lowest_level)) for each in block.classes),
+        classes=tuple(EffortClass(each.name, names.index(each.lowest_level), each.priority) for each in block.classes),
     )
 
 

@@ -90,6 +90,7 @@ def explanation(body: dict[str, Any]) -> RenderableType:
         *_number(status),
         *_ladder(status),
         *_load(status),
+        *_classes(status),
         *_conditions(status.conditions),
     )
 
@@ -196,6 +197,22 @@ def _cost_lines(cost: CostStatus | None) -> Iterable[str]:
         )
         if day.amount_per_thousand_answers is not None:
             yield f"1,000 answers cost {day.amount_per_thousand_answers} {cost.currency}"
+
+
+def _classes(status: ReasoningServingStatus) -> Iterable[RenderableType]:
+    if not status.classes:
+        return
+    columns = ("class", "requests/s", "mean tokens", "reasoning", "of the work")
+    table = Table(*columns, box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for each in status.classes:
+        reasoning = "unknown" if each.reasoning_percent is None else f"{each.reasoning_percent} %"
+        table.add_row(
+            Text(each.name), each.requests_per_second, f"{each.mean_tokens:,}", reasoning, f"{each.work_percent} %"
+        )
+    yield Text("")
+    yield table
 
 
 def _conditions(conditions: Sequence[Condition]) -> Iterable[RenderableType]:

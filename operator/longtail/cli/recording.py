@@ -217,6 +217,8 @@ def _narrow(queries: Sequence[Query], past: Past, source: MetricsSource) -> list
     matchers = f"{labels.namespace}={quoted(past.signals.key.namespace)},{labels.pod}=~{pattern}"
     found = []
     for query in queries:
+        if query.name.startswith("classes-"):
+            continue  # a pool of another size is replayed with all requests alike
         own = [part for part in query.parts if part.engine not in _NOT_PODS]
         parts = [replace(part, expression=narrowed(part.expression, matchers)) for part in own]
         # GPU activity has its pod in one of two labels, and says nothing of a pool of another size.

@@ -38,7 +38,8 @@ def document(
     ``generation`` grows with each change of the level, over restarts too: it is the Unix time of the change.
     ``valid_until`` is RFC 3339.
     """
-    classes = {each.name: rules.levels[min(each.lowest, effort.index)] for each in rules.classes}
+    chosen = {each.name: effort.classes.get(each.name, effort.index) for each in rules.classes}
+    classes = {each.name: rules.levels[min(each.lowest, chosen[each.name])] for each in rules.classes}
     return {
         "service": str(record.key),
         "model": model,
@@ -59,8 +60,12 @@ def _spelled(level: EffortLevel) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    level: EffortLevel
+    said: tuple[EffortLevel, Mapping[str, int]]
     at: float
+
+
+def _said(effort: Effort) -> tuple[EffortLevel, Mapping[str, int]]:
+    return effort.level, effort.classes
 
 
 class EffortWriter:
@@ -73,10 +78,11 @@ class EffortWriter:
     def due(self, record: ServingRecord, effort: Effort, *, valid_seconds: float, now: float) -> bool:
         """Whether the level is worth a write now."""
         written = self._written.get(record.uid)
-        says_something = effort.level.thinking_tokens is not None or effort.level.reasoning_effort is not None
+        limited = effort.level.thinking_tokens is not None or effort.level.reasoning_effort is not None
+        says_something = limited or effort.lowest > 0
         if written is None:
             return says_something
-        return written.level != effort.level or (says_something and now - written.at >= valid_seconds / _RENEWALS)
+        return written.said != _said(effort) or (says_something and now - written.at >= valid_seconds / _RENEWALS)
 
     async def write(self, record: ServingRecord, effort: Effort, body: Mapping[str, Any], *, now: float) -> None:
         """Apply the document to the ConfigMap of the resource.
@@ -91,7 +97,7 @@ class EffortWriter:
             # Asked of the API server in a rehearsal, so that no right to read everybody's ConfigMaps is needed.
             _require_ours(await self._api.apply(path, body=manifest, dry_run=True), record)
         await self._api.apply(path, body=manifest)
-        self._written[record.uid] = _Written(level=effort.level, at=now)
+        self._written[record.uid] = _Written(said=_said(effort), at=now)
 
     def forget_all_but(self, uids: Iterable[str]) -> None:
         """Forget resources that are no more."""

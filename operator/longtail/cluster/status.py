@@ -151,6 +151,6 @@ def _headline(status: ReasoningServingStatus) -> tuple[object, ...]:
         tuple((c.type, c.status, c.reason) for c in status.conditions),
         (status.replicas.current, status.replicas.desired) if status.replicas else None,
         status.decision.reason if status.decision else None,
-        status.effort.level if status.effort else None,
+        (status.effort.level, status.effort.classes) if status.effort else None,
         status.last_scale_time,
     )

@@ -109,6 +109,7 @@ def _signals(view: ServingView, spec: ReasoningServingSpec) -> ServiceSignals:
         custom=_custom(spec.engine.custom) if spec.engine.custom is not None else None,
         inference_pool=spec.gateway.inference_pool if spec.gateway is not None else None,
         gateway_model=spec.gateway.model if spec.gateway is not None else None,
+        class_label=spec.gateway.class_label if spec.gateway is not None else None,
         activation_query=_activation(spec),
     )
 

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from longtail.cluster.kinds import WATCHED
 from longtail.cluster.store import Store
+from longtail.control.classes import class_families
 from longtail.control.clock import Clock
 from longtail.control.cost_metrics import cost_families
 from longtail.control.fleet_metrics import fleet_families
@@ -167,3 +168,4 @@ class FleetCollector(Collector):
         yield size
         yield from fleet_families(self._outcomes())
         yield from cost_families(self._outcomes())
+        yield from class_families(self._outcomes())

@@ -15,6 +15,7 @@ from longtail.api.status import (
     StartupStatus,
 )
 from longtail.cluster.status import quantise
+from longtail.control.classes import class_status
 from longtail.control.clock import rfc3339
 from longtail.control.cost_status import cost_status
 from longtail.control.lengths_changed import HOURS_A_DAY
@@ -55,6 +56,7 @@ def build_status(
         lengths=_lengths(demand),
         startup=_startup(demand),
         capacity=_capacity(demand),
+        classes=class_status(outcome),
         effort=effort_status(outcome),
         cost=cost_status(outcome.cost),
         decision=_decision(decision, previous=previous, time=time),

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 
 from longtail.api import to_policy
-from longtail.api.status import ConditionStatus, EffortStatus
+from longtail.api.status import ClassEffortStatus, ConditionStatus, EffortStatus
 from longtail.cluster.effort import EffortWriter, document
 from longtail.cluster.status import ConditionValue
 from longtail.control.clock import Clock, rfc3339
@@ -99,7 +99,17 @@ def effort_status(outcome: Outcome) -> EffortStatus | None:
         published=is_published(outcome),
         since=rfc3339(effort.since),
         because=effort.because,
+        classes=_class_levels(outcome, effort),
     )
+
+
+def _class_levels(outcome: Outcome, effort: Effort) -> tuple[ClassEffortStatus, ...] | None:
+    spec = outcome.view.record.spec
+    if not effort.classes or spec is None or spec.effort is None:
+        return None
+    names = [level.name for level in spec.effort.levels]
+    last = len(names) - 1
+    return tuple(ClassEffortStatus(name=name, level=names[min(at, last)]) for name, at in effort.classes.items())
 
 
 def effort_reduced(outcome: Outcome) -> ConditionValue:
@@ -107,11 +117,13 @@ def effort_reduced(outcome: Outcome) -> ConditionValue:
     effort = outcome.decision.effort if outcome.decision is not None else None
     if effort is None:
         return ConditionValue("EffortReduced", ConditionStatus.FALSE, "EffortDisabled", "there are no levels of effort")
-    if effort.index == 0:
+    if effort.lowest == 0:
         message = f"requests think as usual: {effort.because}"
         return ConditionValue("EffortReduced", ConditionStatus.FALSE, "UsualEffort", message)
     reason = "LessThinking" if is_published(outcome) else "LessThinkingRecommended"
     tokens = effort.level.thinking_tokens
     limit = "" if tokens is None else f", at most {tokens:,} reasoning tokens"
-    message = f"level {effort.level.name}{limit}, since {rfc3339(effort.since)}: {effort.because}"
+    apart = [each for each in _class_levels(outcome, effort) or () if each.level != effort.level.name]
+    others = f" ({', '.join(f'{each.name}: {each.level}' for each in apart)})" if apart else ""
+    message = f"level {effort.level.name}{limit}{others}, since {rfc3339(effort.since)}: {effort.because}"
     return ConditionValue("EffortReduced", ConditionStatus.TRUE, reason, message)

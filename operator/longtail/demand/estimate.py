@@ -98,6 +98,21 @@ class Cascade:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassDemand:
+    """What one class of requests takes, as the gateway counts it."""
+
+    name: str
+    """Empty: all that is not told apart."""
+    requests_per_second: float
+    mean_tokens: float
+    """Estimated mean length of its answers. While it is asked to think less, of those cut answers."""
+    reasoning_share: float | None
+    """Share of its output that is reasoning, 0..1; None where the engine does not tell."""
+    work_share: float
+    """Share of the slots in use that its requests hold, 0..1: they add up to 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Demand:
     """Demand of one service. A field is None exactly when it cannot be known from what was seen.
 
@@ -142,3 +157,5 @@ class Demand:
     """Replicas at the horizon: those that work and those on their way. Known with ``levels``."""
     cascade: Cascade | None = None
     """While answers time out and are asked for again: the figures of it."""
+    classes: tuple[ClassDemand, ...] = ()
+    """The work by class of requests, what is not told apart last. Empty where it is not known."""

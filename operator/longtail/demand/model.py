@@ -10,6 +10,7 @@ from longtail.demand import (
     attainment,
     capacity,
     cascade,
+    classes,
     drift_cost,
     experts,
     forecast,
@@ -81,7 +82,11 @@ def estimate(
         memory=memory,
         now=now,
     )
-    return unpack(answers), after
+    demands = unpack(answers)
+    for row, each in enumerate(observations):
+        if each.classes.counts:
+            demands[row] = replace(demands[row], classes=classes.divide(each.classes))
+    return demands, after
 
 
 def step(

@@ -85,6 +85,42 @@ class PodReading:
     """Share of time the pod's GPUs were busy, 0..1 (DCGM)."""
 
 
+OTHER = "other"
+"""What people are shown for the requests that are not told apart; so no class can have this name."""
+CLASS_RATE_SECONDS = 600.0
+"""Requests of a class are counted over so long."""
+CLASS_LENGTH_SECONDS = 3600.0
+"""Their lengths are averages over so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassCount:
+    """What the gateway counted of one class of requests. All >= 0."""
+
+    name: str
+    """Empty: what is not told apart."""
+    requests: float
+    """Answered in the last `CLASS_RATE_SECONDS`."""
+    answers: float
+    """Answered in the last `CLASS_LENGTH_SECONDS`."""
+    output_tokens: float
+    """Of these answers, reasoning included."""
+    reasoning_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """How the requests of a service divide into classes."""
+
+    counts: tuple[ClassCount, ...] = ()
+    """The largest first, the nameless rest last. Empty exactly when the quality is MISSING."""
+    age_seconds: float = math.inf
+    quality: Quality = Quality.MISSING
+
+
+UNDIVIDED = Classes()
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """One service at one tick. Sums over its pods unless said otherwise."""
@@ -124,6 +160,8 @@ class Observation:
     """Requests by time to first token (increase)."""
     reasoning_share: Signal = MISSING
     """Share of output tokens that are reasoning, 0..1, from a gateway counter where one exists."""
+    classes: Classes = UNDIVIDED
+    """Requests by class, from a gateway's counters where the user names a label."""
     gpu_active_ratio: Signal = MISSING
 
     max_concurrent_requests: Signal = MISSING

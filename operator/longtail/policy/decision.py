@@ -4,8 +4,8 @@ A decision is data: whoever executes it checks again that the world is still the
 """
 
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from longtail.demand.estimate import Demand
 from longtail.policy.fleet import EffortLevel
@@ -133,11 +133,18 @@ class Effort:
     """How much requests may think."""
 
     index: int
-    """Of the level among the service's levels; 0 is the usual one."""
+    """Of the level among the service's levels, for requests of no class; 0 is the usual one."""
     level: EffortLevel
     since: float
     """Unix seconds."""
     because: str
+    classes: Mapping[str, int] = field(default_factory=dict)
+    """The same index for each class of requests."""
+
+    @property
+    def lowest(self) -> int:
+        """The least thinking that anybody is asked for."""
+        return max(self.index, *self.classes.values(), 0)
 
 
 @dataclass(frozen=True, slots=True)

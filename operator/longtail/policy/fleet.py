@@ -239,11 +239,13 @@ class EffortLevel:
 
 @dataclass(frozen=True, slots=True)
 class EffortClass:
-    """Requests with a floor of their own."""
+    """Requests with a floor and a priority of their own."""
 
     name: str
     lowest: int
     """Index of the lowest level that they may be given."""
+    priority: int = 0
+    """The higher, the longer they keep their thinking; requests of no class have 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from longtail.policy.decision import Effort, Shortage
 from longtail.policy.fleet import Behavior, ServiceKey
 from longtail.policy.idle_gaps import IdleClock
 from longtail.policy.idleness import IdleSamples
+from longtail.policy.stages import ClassMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class ServiceMemory:
     """The last time that capacity could not be had; None once some came."""
     effort: Effort | None = None
     """The level of thinking that was chosen last."""
+    classes: ClassMemory = field(default_factory=ClassMemory)
+    """How the work divides among classes of requests."""
     idle_clock: IdleClock = field(default_factory=IdleClock)
     """How long there has been no work, and how long it was before (for pools that may sleep)."""
     foreign_writes: tuple[ForeignWrite, ...] = ()

@@ -12,17 +12,17 @@ from longtail.signals.promql import aggregated
 from longtail.signals.vocabulary import Part, Series, age_of
 
 ENGINE: Final = "litellm"
-_MODEL: Final = "requested_model"
-_OUTPUT: Final = "litellm_output_tokens_metric_total"
-_REASONING: Final = "litellm_output_reasoning_tokens_metric_total"
+MODEL: Final = "requested_model"
+OUTPUT: Final = "litellm_output_tokens_metric_total"
+REASONING: Final = "litellm_output_reasoning_tokens_metric_total"
 _WINDOW: Final = "1h"
 
 
 def parts() -> tuple[Part, ...]:
     """Share by requested model, and the age of what it rests on."""
-    reasoning, output = (aggregated("sum", f"increase({name}[{_WINDOW}])", (_MODEL,)) for name in (_REASONING, _OUTPUT))
-    age = aggregated("min", age_of(_OUTPUT), (_MODEL,))
+    reasoning, output = (aggregated("sum", f"increase({name}[{_WINDOW}])", (MODEL,)) for name in (REASONING, OUTPUT))
+    age = aggregated("min", age_of(OUTPUT), (MODEL,))
     return (
-        Part(ENGINE, Series.REASONING_SHARE, f"({reasoning} / {output})", object_label=_MODEL),
-        Part(ENGINE, Series.SAMPLE_AGE, age, object_label=_MODEL),
+        Part(ENGINE, Series.REASONING_SHARE, f"({reasoning} / {output})", object_label=MODEL),
+        Part(ENGINE, Series.SAMPLE_AGE, age, object_label=MODEL),
     )

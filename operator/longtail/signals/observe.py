@@ -22,9 +22,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from longtail.demand.observation import MISSING, Buckets, Observation, PodReading, Quality, Signal
+from longtail.demand.observation import MISSING, UNDIVIDED, Buckets, Classes, Observation, PodReading, Quality, Signal
 from longtail.policy.fleet import Pod, ServiceKey
-from longtail.signals import gateway, gpu, litellm, sglang, vllm
+from longtail.signals import classes, gateway, gpu, litellm, sglang, vllm
 from longtail.signals.counters import Cumulative, Increases
 from longtail.signals.custom import CustomNames
 from longtail.signals.samples import WHOLE, ObjectKey, SeriesKey, Snapshot
@@ -64,6 +64,8 @@ class ServiceSignals:
     """Name of the InferencePool in front, in the same namespace; None without a gateway."""
     gateway_model: str | None = None
     """What clients call the model at a LiteLLM proxy; None without one."""
+    class_label: str | None = None
+    """Label of the proxy's counters whose values are classes of requests; None where they are not told apart."""
     activation_query: str | None = None
     """PromQL of the user's own that tells of work at the door; None for a pool that no query wakes."""
 
@@ -122,6 +124,7 @@ def observe(
         queue_wait_seconds=view.buckets(Series.QUEUE_WAIT),
         first_token_seconds=view.buckets(Series.FIRST_TOKEN_WAIT),
         reasoning_share=view.reasoning_share(),
+        classes=view.classes(),
         gpu_active_ratio=view.gpu_active(by_name),
         max_concurrent_requests=view.max_concurrent(),
         ready_pods=len(ready),
@@ -224,6 +227,19 @@ class _View:
         place = ObjectKey("", self._service.gateway_model)
         value = self._snapshot.level(litellm.ENGINE, Series.REASONING_SHARE, place)
         return self._ratio(value, litellm.ENGINE, place)
+
+    def classes(self) -> Classes:
+        """Requests by class, as the proxy counts them."""
+        label, model = self._service.class_label, self._service.gateway_model
+        if label is None or model is None:
+            return UNDIVIDED
+        counts = classes.counts(self._snapshot, label=label, model=model)
+        if not counts:
+            return UNDIVIDED
+        known = self._signal(0.0, litellm.ENGINE, ObjectKey("", model))
+        whole = self._snapshot.answered.get(SeriesKey(classes.engine(label), Series.CLASS_TOKENS), False)
+        quality = known.quality if whole or not known.fresh else Quality.PARTIAL
+        return Classes(counts, age_seconds=known.age_seconds, quality=quality)
 
     def gpu_active(self, readings: Mapping[str, PodReading]) -> Signal:
         """Mean over the pods; MISSING without pods, because a mean of nothing is not zero."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from longtail.demand.observation import Observation
 from longtail.errors import LongtailError, MetricsError, MetricsUnavailable, SettingsError, SpecError
 from longtail.policy.fleet import ServiceKey
-from longtail.signals import activation, custom, gateway, gpu, litellm, sglang, vllm
+from longtail.signals import activation, classes, custom, gateway, gpu, litellm, sglang, vllm
 from longtail.signals.client import PrometheusClient
 from longtail.signals.counters import Baseline, advance
 from longtail.signals.exchange import Answer
@@ -182,7 +182,7 @@ def observe_all(
 
 
 def queries(services: Sequence[ServiceSignals], labels: LabelNames) -> tuple[Query, ...]:
-    """What must be asked of a source: twelve queries at most, and one for each set of custom names."""
+    """What must be asked of a source: twelve queries at most, and one for each set of custom names and class label."""
     engines = {engine for service in services for engine in service.engines}
     parts: list[Part] = []
     if vllm.ENGINE in engines:
@@ -196,7 +196,12 @@ def queries(services: Sequence[ServiceSignals], labels: LabelNames) -> tuple[Que
     if any(service.gateway_model for service in services):
         parts += litellm.parts()
     names = {service.custom.engine: service.custom for service in services if service.custom}
-    return (*fleet_queries(parts), *(custom.query(names[engine], labels) for engine in sorted(names)))
+    divided_by = {service.class_label for service in services if service.class_label and service.gateway_model}
+    return (
+        *fleet_queries(parts),
+        *(custom.query(names[engine], labels) for engine in sorted(names)),
+        *(classes.query(label) for label in sorted(divided_by)),
+    )
 
 
 async def _ask(client: PrometheusClient, query: Query, at_seconds: float) -> tuple[list[Point], Answer] | MetricsError:
@@ -246,5 +251,7 @@ def _concerns(query: Query, service: ServiceSignals) -> bool:
     if tags == {gateway.ENGINE}:
         return service.inference_pool is not None
     if tags == {litellm.ENGINE}:
+        return service.gateway_model is not None
+    if service.class_label is not None and classes.engine(service.class_label) in tags:
         return service.gateway_model is not None
     return tags == {gpu.ENGINE} or not tags.isdisjoint(service.engines)

@@ -35,6 +35,12 @@ class Series(enum.StrEnum):
     GPU_ACTIVE = "gpu_active"
     REASONING_SHARE = "reasoning_share"
     """By model as clients name it, not by pod."""
+    CLASS_REQUESTS = "class_requests"
+    """By model and class of requests, like all of these. Answered lately."""
+    CLASS_ANSWERS = "class_answers"
+    """Answered in the time that the next two are of."""
+    CLASS_TOKENS = "class_tokens"
+    CLASS_REASONING = "class_reasoning"
     # Counters
     GENERATED = "generated"
     FINISHED_TOKENS = "finished_tokens"
