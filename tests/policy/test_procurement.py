@@ -249,10 +249,9 @@ def test_an_hour_without_gpus_leaves_the_ask_where_it_was_when_they_ran_out() ->
 
 
 def test_a_shortage_that_changes_its_reason_is_judged_by_the_new_one_at_once() -> None:
-    """A start hangs; then a quota refuses more. A pod that was placed meanwhile says of the quota that it has moved."""
-    hanging = replace(waiting(1, unschedulable_message="")[0], scheduled_at=NOW - 590)
-    placed = replace(waiting(1, age=60, unschedulable_message="")[0], name="placed", scheduled_at=NOW - 50)
-    target = pool(hanging, placed, replicas=4, refused_message=QUOTA)
+    """A start hung and is gone; now a quota refuses more. A pod that was placed since then is a move for the quota."""
+    placed = replace(waiting(1, age=60, unschedulable_message="")[0], scheduled_at=NOW - 50)
+    target = pool(placed, replicas=4, refused_message=QUOTA)
     known = shortage(reason=ShortageReason.START_OVERDUE, declared_at=NOW - 50)
     first = procured(4, target, known=known)
     assert procured(4, target, known=first.shortage) == first
