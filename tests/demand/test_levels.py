@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from longtail.demand.buckets import BUCKETS
 from longtail.demand.model import DemandMemory, estimate
 from longtail.demand.observation import Signal
 from longtail.demand.parameters import CapacityOverride, ServiceParameters, Thinking
+from longtail.demand.savings import saved
 from longtail.demand.supply import Supply
+from longtail.demand.survival import Survival
 
 from .fleets import TICK, Requests, fold, poisson, stream
 
@@ -164,3 +167,31 @@ def test_a_fleet_gives_each_service_its_own_levels():
         )
     assert [len(demand.levels) for demand in demands] == [0, 2, 3]
     assert demands[1].levels[0].mean_tokens < demands[2].levels[0].mean_tokens
+
+
+@given(
+    st.dictionaries(st.sampled_from("abc"), st.floats(0.01, 100), min_size=1),
+    st.lists(st.floats(1, 32_768), min_size=1, max_size=5),
+    st.floats(10, 10_000),
+)
+def test_a_lower_limit_saves_more_and_more_of_long_answers_than_of_short_ones(stretches, limits, mean):
+    usual = Survival.of(hazard=np.full((1, BUCKETS), 1 / mean), limit=np.array([32_768.0]))
+    found = saved(usual, limits_tokens=np.array([32_768.0, *sorted(limits, reverse=True)]), stretches=stretches)
+    assert found[0] == pytest.approx(dict.fromkeys(stretches, 0.0))
+    for milder, lower in itertools.pairwise(found):
+        for name, share in lower.items():
+            assert milder[name] - 1e-9 <= share <= 1
+    if all(stretch * 8 * mean < 32_768 for stretch in stretches.values()):
+        by_length = sorted(stretches, key=stretches.__getitem__)
+        for short, long in itertools.pairwise(by_length):
+            assert found[-1][short] <= found[-1][long] + 1e-3
+
+
+def test_the_levels_of_a_service_tell_what_each_class_saves():
+    divided = replace(THINKING, stretches={"batch": 2.0, "chat": 0.5})
+    said, _ = fold(stream(poisson(1.0, 5400), 300), parameters=service(divided), supply=Supply(ready_replicas=1))
+    usual, _, low = said[-1].levels
+    assert usual.saved == {"batch": 0.0, "chat": 0.0}
+    # Exponential lengths of mean 2000 and 500, cut at 600.
+    assert low.saved["batch"] == pytest.approx(math.exp(-0.3), abs=0.03)
+    assert low.saved["chat"] == pytest.approx(math.exp(-1.2), abs=0.03)

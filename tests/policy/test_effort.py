@@ -204,7 +204,7 @@ def test_a_pool_that_is_not_seen_keeps_its_level_as_long_as_a_published_one_last
 )
 def test_only_a_published_level_is_in_force(policy, mode, told):
     of = with_effort(policy, mode=mode)
-    thinking = effort.parameters(of, last=at(1)).thinking
+    thinking = effort.parameters(of, memory=ServiceMemory(effort=at(1))).thinking
     assert thinking is not None
     assert (thinking.level, thinking.in_force) == (1, told)
     assert of.key == KEY
@@ -212,6 +212,6 @@ def test_only_a_published_level_is_in_force(policy, mode, told):
 
 def test_a_level_beyond_those_of_a_new_spec_is_its_lowest():
     of = replace(service(4), effort=replace(RULES, levels=LEVELS[:2]))
-    thinking = effort.parameters(of, last=at(2)).thinking
+    thinking = effort.parameters(of, memory=ServiceMemory(effort=at(2))).thinking
     assert thinking is not None
     assert thinking.level == 1

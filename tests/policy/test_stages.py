@@ -132,6 +132,28 @@ def test_what_is_missing_never_grows_from_stage_to_stage(classes, weights, short
         assert found == pytest.approx([each.short_then for each in levels])
 
 
+def test_those_with_long_answers_save_more_than_their_part_of_the_work():
+    usual = LevelDemand(2.0, 2.0, 2.0, steady=6.0, mean_tokens=2000.0)
+    low = LevelDemand(-2.0, -2.0, -2.0, steady=2.0, mean_tokens=1000.0, saved={"batch": 0.75, "": 0.25})
+    work = {"batch": 0.5, "": 0.5}
+    alone = demand_at(Stage(0, {"batch": 1}), (usual, low), work=work)
+    assert (alone.short_soon, alone.steady, alone.mean_tokens) == (-1.0, 3.0, 1250.0)
+    assert demand_at(Stage(1, {"batch": 1}), (usual, low), work=work).steady == 2.0
+    assert demand_at(Stage(0, {"batch": 0}), (usual, low), work=work) == usual
+
+
+@given(
+    st.dictionaries(st.sampled_from(["", "a", "b"]), st.tuples(st.floats(0.01, 1), st.floats(0, 1)), min_size=1),
+    st.floats(-5, 5),
+)
+def test_with_all_at_one_level_the_demand_is_that_of_the_level(classes, short):
+    total = sum(part for part, _ in classes.values())
+    work = {name: part / total for name, (part, _) in classes.items()}
+    low = replace(level(short), saved={name: share for name, (_, share) in classes.items()})
+    found = demand_at(Stage(1, dict.fromkeys(set(classes) - {""}, 1)), (level(1), low), work=work)
+    assert found.short_then == pytest.approx(short)
+
+
 def of_classes(**parts: tuple[float, float]) -> tuple[ClassDemand, ...]:
     """Requests a second and mean length by class; ``rest`` is that of no class."""
     whole = sum(rate * mean for rate, mean in parts.values())
@@ -204,7 +226,10 @@ def test_the_fold_learns_the_classes_and_chooses_by_them():
     assert (decision.effort.index, decision.effort.lowest) == (0, 2)
     assert memory.classes.work["batch"] == pytest.approx(1 / 3)
     assert effort.usual_need(need, last=decision.effort) is not None
-    thinking = effort.parameters(of, last=decision.effort).thinking
+    thinking = effort.parameters(of, memory=ServiceMemory(effort=decision.effort)).thinking
     assert thinking is not None
     assert thinking.level == 2
+    again = effort.parameters(of, memory=memory).thinking
+    assert again is not None
+    assert again.stretches == {name: pytest.approx(1.0) for name in ("batch", "premium", "")}
     assert ServiceMemory().classes == ClassMemory()

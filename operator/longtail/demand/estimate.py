@@ -1,6 +1,7 @@
 """What the demand model says about one service at one tick: plain numbers for the policy and the status."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,8 @@ class LevelDemand:
     """Replicas that are needed in the long run at the present rate of arrivals."""
     mean_tokens: float
     """Mean length of an answer."""
+    saved: Mapping[str, float] = field(default_factory=dict)
+    """Share of its output that each class of requests would save, 0..1; empty where classes are not told apart."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ none within a cold start of 180 s at 50 ms a token: nobody gets to the limit by 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from longtail.demand.buckets import Array, Index
 from longtail.demand.estimate import LevelDemand
 from longtail.demand.inflight import InFlight
 from longtail.demand.parameters import Thinking
+from longtail.demand.savings import saved
 from longtail.demand.survival import Survival
 from longtail.demand.thinking import ThinkingState, answer_tokens
 
@@ -72,6 +73,12 @@ def levels(
             for row, each, demand in zip(at_risk.tolist(), budgets, demands, strict=True):
                 if level < len(each):
                     found[row].append(demand)
+        for row in at_risk.tolist():
+            told = thinking[row]
+            if told.stretches:
+                limits = np.minimum(np.array(told.budgets_tokens) + answer[row], longest_tokens[row])
+                by_class = saved(usual.rows(slice(row, row + 1)), limits_tokens=limits, stretches=told.stretches)
+                found[row] = [replace(level, saved=of) for level, of in zip(found[row], by_class, strict=True)]
     return [tuple(each) for each in found]
 
 

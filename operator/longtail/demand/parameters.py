@@ -3,6 +3,7 @@
 Every field is a prior or an override of something learned, except the objective, which is a promise.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -36,6 +37,8 @@ class Thinking:
     """Index of the level that was chosen last."""
     in_force: bool = False
     """Requests are limited to it, as far as anybody knows."""
+    stretches: Mapping[str, float] = field(default_factory=dict)
+    """Usual mean length of each class of requests over the common one, > 0; empty where they are not told apart."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from longtail.policy import words
 from longtail.policy.decision import Decision, Effort, Reason
 from longtail.policy.fleet import EffortPolicy, EffortRules, Mode, Service
 from longtail.policy.memory import ServiceMemory
-from longtail.policy.stages import Stage, demand_at, learn, stages
+from longtail.policy.stages import Stage, demand_at, learn, stages, stretches
 
 ROOM = 0.1
 """Share of the replicas that must be left over at a level before it is gone back to."""
@@ -37,8 +37,9 @@ def in_force(service: Service) -> bool:
     return service.effort is not None and service.effort.policy is EffortPolicy.PUBLISH and service.mode is Mode.ACTIVE
 
 
-def parameters(service: Service, *, last: Effort | None) -> ServiceParameters:
+def parameters(service: Service, *, memory: ServiceMemory) -> ServiceParameters:
     """What the demand model is told of a service, with its levels and the one that was chosen last."""
+    last = memory.effort
     rules = service.effort
     if rules is None:
         return service.parameters
@@ -49,6 +50,7 @@ def parameters(service: Service, *, last: Effort | None) -> ServiceParameters:
         answer_tokens=rules.answer_tokens,
         level=0 if last is None else min(last.lowest, len(rules.levels) - 1),
         in_force=in_force(service),
+        stretches=stretches(memory.classes),
     )
     return replace(service.parameters, thinking=thinking)
 

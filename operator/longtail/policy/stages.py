@@ -3,17 +3,21 @@
 The least important class goes down level by level to its floor, then the next one, and so on; those of equal priority
 go down together. Requests of no class have priority 0. What is chosen among the stages is in `effort`.
 
-A stage is worth what its classes' parts of the work are worth: the demand at it lies between those at the levels. The
-parts are those of *usual* lengths. What the gateway counts while a class thinks less is shorter, and the class would
-seem to be no work at all, as if there were nothing more to gain from it; so lengths are remembered from before.
+A stage is worth what its classes' parts of the work are worth, and long answers are worth more than short ones: the
+demand at it lies between those at the levels. The parts are those of *usual* lengths. What the gateway counts while a
+class thinks less is shorter, and the class would seem to be no work at all, as if there were nothing more to gain
+from it; so lengths are remembered from before.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from longtail.demand.estimate import Demand, LevelDemand
 from longtail.demand.observation import CLASS_LENGTH_SECONDS
 from longtail.policy.fleet import EffortRules
+
+_FIGURES: Final = ("short_soon", "short_ahead", "short_then", "steady", "mean_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +64,43 @@ def stages(rules: EffortRules, *, apart: bool) -> Sequence[Stage]:
 
 
 def demand_at(stage: Stage, levels: Sequence[LevelDemand], *, work: Mapping[str, float]) -> LevelDemand:
-    """The demand at a stage: each level's in proportion to the work of those who are at it.
+    """The demand at a stage: what a level saves, as far as it is saved by those who are at that level.
 
-    Of the shortage at the worst moment this is an upper bound, since the worst moments of two levels may differ.
+    Where all are at one level it is that level's. Of the shortage at the worst moment it is no more than an estimate,
+    since the worst moments of two levels may differ.
     """
     if not work:
         return levels[stage.lowest]
-    parts = [0.0] * len(levels)
-    for name, part in work.items():
-        parts[stage.classes.get(name, stage.usual)] += part
+    gains = [0.0] * len(levels)
+    for name in work:
+        at = stage.classes.get(name, stage.usual)
+        gains[at] += _part_of_saving(name, levels[at], work)
 
     def mixed(name: str) -> float:
-        return sum((part * float(getattr(level, name)) for part, level in zip(parts, levels, strict=True) if part), 0.0)
+        usual = float(getattr(levels[0], name))
+        return usual + sum(
+            gain * (float(getattr(level, name)) - usual)
+            for gain, level in zip(gains[1:], levels[1:], strict=True)
+            if gain
+        )
 
-    return LevelDemand(*(mixed(name) for name in LevelDemand.__dataclass_fields__))
+    return replace(levels[0], **{name: mixed(name) for name in _FIGURES}, saved={})
+
+
+def _part_of_saving(name: str, level: LevelDemand, work: Mapping[str, float]) -> float:
+    """How much of what a level saves is saved of the output of one class, 0..1."""
+    total = sum(part * level.saved.get(each, 0.0) for each, part in work.items())
+    return work[name] * level.saved.get(name, 0.0) / total if total > 0 else work[name]
+
+
+def stretches(memory: ClassMemory) -> Mapping[str, float]:
+    """Usual mean length of each class over the common one.
+
+    >>> stretches(ClassMemory(mean_tokens={"chat": 1000.0, "": 4000.0}, work={"chat": 0.5, "": 0.5}))
+    {'chat': 0.625, '': 2.5}
+    """
+    requests = sum(part / memory.mean_tokens[name] for name, part in memory.work.items())
+    return {name: memory.mean_tokens[name] * requests for name in memory.work}
 
 
 def learn(memory: ClassMemory, *, demand: Demand, rules: EffortRules, limited: bool, now: float) -> ClassMemory:

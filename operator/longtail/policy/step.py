@@ -46,8 +46,7 @@ def step(
     demands, demand_memory = estimate(
         keys=keys,
         parameters=[
-            effort.parameters(service, last=before.effort)
-            for service, (_, before) in zip(services, supplied, strict=True)
+            effort.parameters(service, memory=before) for service, (_, before) in zip(services, supplied, strict=True)
         ],
         observations=seen,
         supplies=[supply for supply, _ in supplied],
