@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from longtail_e2e import Cluster, ProcessGroup, wait_until
+from longtail_e2e import Cluster, ProcessGroup, Target, wait_until
 from longtail_e2e.litellm import LiteLlm, ensure_litellm, mounted_account, thinking_engine
 from longtail_e2e.operator import OPERATOR
 from longtail_e2e.ports import LOOPBACK, PortReservation
@@ -134,6 +138,84 @@ def test_a_shortage_asks_the_gateway_for_less_thinking_until_it_is_over(world: W
     assert world.condition("EffortReduced")["status"] == "False"
     events = world.cluster.kubectl("get", "events", "-n", world.namespace)
     assert "EffortReduced is True: level " in events, events
+
+
+@contextmanager
+def counters(world: World, work: Mapping[str, int]) -> Iterator[None]:
+    """A LiteLLM whose counters grow, scraped: each second 50 answers to each class, of so many tokens."""
+    began = time.monotonic()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answers = 50 * (1 + int(time.monotonic() - began))
+            lines = []
+            for name, tokens in work.items():
+                labels = f'requested_model="deepseek-r1",team="{name}"'
+                lines += [
+                    f"litellm_request_total_latency_metric_count{{{labels}}} {answers}",
+                    f"litellm_output_tokens_metric_total{{{labels}}} {tokens * answers}",
+                ]
+            body = "\n".join([*lines, ""]).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        world.cluster.prometheus.set_targets([Target(url=f"http://127.0.0.1:{server.server_address[1]}/", labels={})])
+        yield
+    finally:
+        world.cluster.prometheus.set_targets([])
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_those_who_take_the_most_and_matter_the_least_are_asked_alone(world: World) -> None:
+    world.deploy(ready_seconds=2.0)
+    world.serve(
+        maxReplicas=2,
+        gateway={"model": "deepseek-r1", "classLabel": "team"},
+        effort={
+            "policy": "Publish",
+            "dwellSeconds": 3,
+            "classes": [
+                {"name": "premium", "lowestLevel": "medium", "priority": 1},
+                {"name": "batch", "lowestLevel": "minimal", "priority": -1},
+            ],
+        },
+    )
+    world.wait_for_condition("Ready", "True")
+    name = world.service()
+    world.engines.rate(name, 2.0)
+    with counters(world, {"batch": 100_000, "premium": 10, "somebody": 10}):
+        labels = {"namespace": world.namespace, "name": "r1"}
+        share = {**labels, "class": "batch"}
+        world.wait(
+            lambda: (world.operator.value("longtail_class_work_ratio", **share) or 0) > 0.95,
+            "the class with most of the work",
+            seconds=60,
+        )
+        world.wait(lambda: len(world.get("rsv")["status"].get("classes") or ()) == 4, "the classes", seconds=90)
+        (largest, *_) = world.get("rsv")["status"]["classes"]
+        assert largest["name"] == "batch"
+        assert largest["workPercent"] >= 95
+        world.engines.rate(name, 120.0)
+        reduced = world.wait_for_condition("EffortReduced", "True")
+        assert reduced["message"].startswith("level high (batch: ")
+        said = document(world)
+        assert (said["level"], said["classes"]["premium"]["level"]) == ("high", "high")
+        assert said["classes"]["batch"]["thinkingTokens"] <= 8192
+        apart = world.get("rsv")["status"]["effort"]["classes"]
+        assert {each["name"]: each["level"] == "high" for each in apart} == {"premium": True, "batch": False}
 
 
 def test_a_level_that_is_recommended_is_shown_and_not_published(world: World) -> None:
