@@ -16,7 +16,7 @@ from longtail.signals.samples import ObjectKey, Point
 from longtail.signals.sources import MetricsSource
 
 from .conftest import FakePrometheus
-from .points import NAMESPACE, histogram, pod, service, vllm
+from .points import NAMESPACE, histogram, pod, point, service, vllm
 from .recorded import RecordedPrometheus
 
 START = 1_700_000_100
@@ -242,3 +242,19 @@ def test_a_pod_that_flapped_teaches_no_cold_start() -> None:
     past = Past(service(flapped), kind="Deployment", name="r1")
     (then,) = Census([past], {ObjectKey(NAMESPACE, OLD): Life(100.0, 1000.0)}, end_seconds=1000.0).at(500.0)
     assert [(one.ready, one.restarted) for one in then.pods] == [(True, True)]
+
+
+async def test_classes_of_requests_are_a_part_of_the_past(prometheus: FakePrometheus, reader: Reader) -> None:
+    def counted(at: float) -> list[Point]:
+        points = [*fleet(at), point("litellm/sample_age", "r1", 2.0)]
+        for series in ("class_requests", "class_answers", "class_tokens", "class_reasoning"):
+            points.append(point(f"litellm/team/{series}", "r1", 10.0 + (at - START), team="gold"))
+            points.append(point(f"litellm/team/all/{series}", "r1", 30.0 + (at - START)))
+        return points
+
+    RecordedPrometheus(prometheus, counted)
+    past = living(OLD, gateway_model="r1", class_label="team")
+    found = [moment.observations[past.signals.key].classes for moment in await moments(reader(), past)]
+    assert {each.quality for each in found} == {Quality.FRESH}
+    assert [each.counts[0].output_tokens for each in found] == [10.0 + 15 * step for step in range(31)]
+    assert {each.counts[-1].requests for each in found} == {20.0}
