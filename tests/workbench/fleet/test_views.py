@@ -79,7 +79,7 @@ def as_answered(scrape, at_seconds):
 
 def alike(ours, theirs):
     """Equal up to the rounding of sums."""
-    if hasattr(ours, "quality"):
+    if hasattr(ours, "value"):
         assert ours.quality is theirs.quality
         if ours.value is not None:
             assert ours.value == pytest.approx(theirs.value, rel=1e-9, abs=1e-6)
