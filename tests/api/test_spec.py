@@ -16,6 +16,7 @@ from longtail.policy.fleet import (
     DrainDeadline,
     DrainPolicy,
     DrainRules,
+    EffortClass,
     Fallback,
     Mode,
     PolicyType,
@@ -92,6 +93,17 @@ def test_sleep_and_fallback_are_read_in_seconds() -> None:
     assert to_policy.zero_rules(spec(scaleToZero={}, gateway={"inferencePool": "r1"})) == ZeroRules(
         idle_seconds=1800.0, query=False, gateway=True
     )
+
+
+def test_classes_of_effort_keep_their_floors_and_their_order() -> None:
+    classes = [
+        {"name": "premium", "lowestLevel": "medium", "priority": 10},
+        {"name": "batch", "lowestLevel": "minimal"},
+    ]
+    rules = to_policy.effort(spec(effort={"classes": classes}))
+    assert rules is not None
+    assert rules.classes == (EffortClass("premium", lowest=1, priority=10), EffortClass("batch", lowest=3, priority=0))
+    assert hash(rules) == hash(to_policy.effort(spec(effort={"classes": classes})))
 
 
 def test_the_smallest_spec_only_advises() -> None:
