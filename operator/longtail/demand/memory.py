@@ -105,6 +105,8 @@ class Kept:
     """Unix seconds of the last tick with a queue."""
     parts: Mapping[str, Any]
     """Of `FleetState`, by name, one row of each."""
+    starved: bool = False
+    """The queue is one for want of replicas."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,9 +129,11 @@ def step(
     quantile = attainment.level(state.attainment, objective=parameters.attainment)
     state, promised = outlook.judge(state, clock=clock, now=present, horizon_seconds=horizon, quantile=quantile)
     coming = room.replicas_path(supplies, cold_start, forecast.FINE_STEPS)
-    # What was asked for a cold start ago is not there and not on its way: the queue is no error of the forecast.
-    starved = followed.saturated & (coming[:, -1] * replica.slots * in_time < promised)
-    state = safekeeping.restore(kept, state, keys=keys, starved=starved)
+    # What was asked for a cold start ago is not there and not on its way.
+    missing = followed.saturated & (coming[:, -1] * replica.slots * in_time < promised)
+    kept, state, starved = safekeeping.starve(
+        kept, state, keys=keys, missing=missing, far=present.slots > safekeeping.HOPELESS * promised
+    )
     slots, kv = outlook.look_ahead(
         state,
         now=present,
