@@ -104,6 +104,24 @@ def limit_rate(*, proposal: int, current: int, behavior: Behavior, events: Itera
     return Verdict(replicas=proposal, because="")
 
 
+def limited(*, wished: int, floored: int, bounded: int, verdict: Verdict) -> Reason | None:
+    """Which limit made the number another one than was wished for; None where none did."""
+    if verdict.reason in (Reason.SCALE_UP_LIMIT, Reason.SCALE_DOWN_LIMIT):
+        return verdict.reason
+    if verdict.replicas == bounded < floored:
+        return Reason.TOO_MANY_REPLICAS
+    if verdict.replicas == floored > wished:
+        return Reason.TOO_FEW_REPLICAS
+    return None
+
+
+def direction(current: int, desired: int) -> Reason | None:
+    """The reason of a change; None where there is none."""
+    if desired == current:
+        return None
+    return Reason.SCALE_UP if desired > current else Reason.SCALE_DOWN
+
+
 def scale_up_limit(*, current: int, rules: ScalingRules, events: Iterable[ScaleEvent], now: float) -> int:
     """Most replicas that the policies allow now. Below ``current`` when much was added lately."""
     limits = []
@@ -115,6 +133,32 @@ def scale_up_limit(*, current: int, rules: ScalingRules, events: Iterable[ScaleE
             # HPA's floating point: 10 % on top of 100 is 110.00000000000001, and its ceiling is 111.
             limits.append(math.ceil(start * (1 + policy.value / 100)))
     return _selected(current=current, select=rules.select_policy, smallest=min(limits), largest=max(limits))
+
+
+def most_within(*, current: int, rules: ScalingRules, seconds: float) -> float:
+    """About how many replicas there can be after some time of nothing but growth.
+
+    >>> from longtail.policy.fleet import Behavior, PolicyType, ScalingPolicy
+    >>> slow = ScalingRules(0, policies=(ScalingPolicy(PolicyType.PODS, 1, 60),))
+    >>> most_within(current=4, rules=slow, seconds=180), most_within(current=4, rules=slow, seconds=10)
+    (7.0, 5.0)
+    >>> most_within(current=4, rules=Behavior().scale_up, seconds=30)
+    16.0
+    """
+    sizes = []
+    for policy in rules.policies:
+        periods = max(int(seconds / policy.period_seconds), 1)
+        if policy.type is PolicyType.PODS:
+            sizes.append(float(current + policy.value * periods))
+        else:
+            sizes.append(round(current * math.exp(min(periods * math.log1p(policy.value / 100), 20.0)), 6))
+    match rules.select_policy:
+        case SelectPolicy.DISABLED:
+            return float(current)
+        case SelectPolicy.MIN:
+            return min(sizes)
+        case SelectPolicy.MAX:
+            return max(sizes)
 
 
 def scale_down_limit(*, current: int, rules: ScalingRules, events: Iterable[ScaleEvent], now: float) -> int:
