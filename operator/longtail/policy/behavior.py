@@ -104,6 +104,24 @@ def limit_rate(*, proposal: int, current: int, behavior: Behavior, events: Itera
     return Verdict(replicas=proposal, because="")
 
 
+def limited(*, wished: int, floored: int, bounded: int, verdict: Verdict) -> Reason | None:
+    """Which limit made the number another one than was wished for; None where none did."""
+    if verdict.reason in (Reason.SCALE_UP_LIMIT, Reason.SCALE_DOWN_LIMIT):
+        return verdict.reason
+    if verdict.replicas == bounded < floored:
+        return Reason.TOO_MANY_REPLICAS
+    if verdict.replicas == floored > wished:
+        return Reason.TOO_FEW_REPLICAS
+    return None
+
+
+def direction(current: int, desired: int) -> Reason | None:
+    """The reason of a change; None where there is none."""
+    if desired == current:
+        return None
+    return Reason.SCALE_UP if desired > current else Reason.SCALE_DOWN
+
+
 def scale_up_limit(*, current: int, rules: ScalingRules, events: Iterable[ScaleEvent], now: float) -> int:
     """Most replicas that the policies allow now. Below ``current`` when much was added lately."""
     limits = []

@@ -21,6 +21,7 @@ class Rung(enum.StrEnum):
     FLOOR = "Floor"
     CEILING = "Ceiling"
     BEHAVIOR = "Behavior"
+    VARIANTS = "Variants"
     SUPPLY = "Supply"
     SAFETY = "Safety"
     ZERO = "ScaleToZero"
@@ -54,6 +55,8 @@ class Reason(enum.StrEnum):
     """More replicas are needed, and the cluster does not give any: no more are asked for."""
     GPU_BUDGET = "GPUBudget"
     """More replicas are needed, and the GPUs that they would take are others' by the budget."""
+    VARIANTS = "Variants"
+    """Fewer replicas than alone: other variants of the model serve the rest at a lower cost, or have room already."""
     MANUAL_SCALING = "ManualScaling"
     """Somebody set the number by hand a moment ago, and it stands."""
     SCALED_TO_ZERO = "ScaledToZero"
@@ -162,7 +165,7 @@ class Decision:
     message: str
     ladder: Sequence[LadderStep] = ()
     limited_by: Reason | None = None
-    """TOO_FEW/TOO_MANY_REPLICAS, SCALE_UP/DOWN_LIMIT or GPU_BUDGET when a limit changed the number."""
+    """TOO_FEW/TOO_MANY_REPLICAS, SCALE_UP/DOWN_LIMIT, VARIANTS or GPU_BUDGET when a limit changed the number."""
     demand: Demand | None = None
     placement: Placement | None = None
     """How ``desired`` is brought about; None where nothing may be touched."""

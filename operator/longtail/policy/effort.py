@@ -64,15 +64,19 @@ def usual_need(demand: Demand, *, last: Effort | None) -> float | None:
 
 
 def settle(
-    decision: Decision, *, service: Service, demand: Demand, memory: ServiceMemory, now: float
+    decision: Decision, *, service: Service, demand: Demand, memory: ServiceMemory, now: float, relieved: bool = False
 ) -> tuple[Decision, ServiceMemory]:
-    """The decision with the level of thinking for the pool as it will be, and the memory of it."""
+    """The decision with the level of thinking for the pool as it will be, and the memory of it.
+
+    ``relieved`` tells that other variants of the model grow for what this one cannot have.
+    """
     rules, last = service.effort, memory.effort
     if rules is None:
         return decision, memory if last is None else replace(memory, effort=None)
     limited = last is not None and last.lowest > 0 and in_force(service)
     classes = learn(memory.classes, demand=demand, rules=rules, limited=limited, now=now)
     cannot_grow = decision.supply_short or decision.limited_by in {Reason.TOO_MANY_REPLICAS, Reason.GPU_BUDGET}
+    cannot_grow = cannot_grow and not relieved
     if memory.blind_since is None and demand.levels:
         chosen = choose(rules, demand=demand, work=classes.work, last=last, cannot_grow=cannot_grow, now=now)
     elif last is not None and memory.blind_since is not None and now - memory.blind_since < rules.valid_seconds:

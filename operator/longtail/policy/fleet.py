@@ -291,6 +291,18 @@ class GpuBudget:
     """None: all of them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One of several services that serve the same model behind one gateway, on GPUs of different classes say."""
+
+    of: str
+    """What the variants of a namespace have in common; the name of the model say."""
+    gpu_hour_price: float | None = None
+    """Of one of its GPUs; None where nobody says."""
+    queue: str | None = None
+    """The gateway's queue that it reads: variants with the same one count each waiting request once."""
+
+
 MANUAL_GRACE_SECONDS = 600.0
 """How long a number that somebody else has set stands, unless the user says otherwise."""
 
@@ -317,6 +329,8 @@ class Service:
     """GPUs of one replica; None where nobody says how many."""
     priority: int = 0
     """Who comes first where GPUs are short; higher is more important."""
+    variant: Variant | None = None
+    """None: no other service serves its requests."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """From one service's demand to its decision, rung by rung. Every rung leaves its number and its words.
 
-Order: Reactive, Forecast, Effort, Fallback, Floor, Ceiling, Behavior, Supply, Safety, ScaleToZero, GPUBudget,
+Order: Reactive, Forecast, Effort, Fallback, Floor, Ceiling, Behavior, Variants, Supply, Safety, ScaleToZero, GPUBudget,
 Placement. The number counts replicas that serve: those asked for, less the cordoned ones; the last rung says how it
 is brought about (see `placement`).
 
@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 
 from longtail.demand.estimate import Demand
 from longtail.demand.observation import Observation
-from longtail.policy import budget, effort, hands, needs, slumber, trust, words
-from longtail.policy.behavior import Verdict, limit_rate, stabilise, within_tolerance
+from longtail.policy import budget, effort, hands, needs, slumber, trust, variants, words
+from longtail.policy.behavior import Verdict, direction, limit_rate, limited, stabilise, within_tolerance
 from longtail.policy.budget import Ceiling
 from longtail.policy.decision import Decision, LadderStep, Reason, Rung
 from longtail.policy.fleet import Behavior, DrainPolicy, Fallback, Limits, Mode, Service
@@ -27,6 +27,7 @@ from longtail.policy.placement import place
 from longtail.policy.procurement import procure
 from longtail.policy.roster import Roster, roster
 from longtail.policy.trust import Trust
+from longtail.policy.variants import Assignment
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,12 @@ def decide(
     memory: ServiceMemory,
     now: float,
     ceiling: Ceiling | None = None,
+    assignment: Assignment | None = None,
 ) -> tuple[Decision, ServiceMemory]:
     """One service's decision, and what to remember of it. Pure: the same arguments give the same result.
 
-    ``pool`` is the roster of its target, where there is one already; ``ceiling`` what the GPU budget leaves it.
+    ``pool`` is the roster of its target, where there is one already; ``ceiling`` what the GPU budget leaves it, and
+    ``assignment`` what it is to do for the other variants of its model, or they for it.
     """
     memory = trust.look(memory, observation=observation, demand=demand, now=now)
     memory = hands.look(memory, service=service, now=now)
@@ -76,10 +79,14 @@ def decide(
             memory=memory,
             now=now,
             ceiling=ceiling,
+            assignment=assignment,
         )
         contested_by = hands.contested_by(memory, now=now)
         decision = replace(decision, contested_by=contested_by) if contested_by else decision
-        decision, memory = effort.settle(decision, service=service, demand=demand, memory=memory, now=now)
+        elsewhere = assignment is not None and assignment.relieved
+        decision, memory = effort.settle(
+            decision, service=service, demand=demand, memory=memory, now=now, relieved=elsewhere
+        )
     return decision, remembered(
         memory,
         current=current,
@@ -99,6 +106,7 @@ def _decided(
     memory: ServiceMemory,
     now: float,
     ceiling: Ceiling | None,
+    assignment: Assignment | None,
 ) -> tuple[Decision, int | None, ServiceMemory]:
     """The decision for a service that may be scaled, its proposal, and the memory."""
     assert service.target is not None
@@ -134,6 +142,7 @@ def _decided(
             demand=demand,
             memory=memory,
             now=now,
+            assignment=assignment,
         )
         if zero is not None and trusted.doubt is None and not decision.hold and decision.desired <= current:
             decision = slumber.drowsy(
@@ -270,6 +279,7 @@ def _climb(
     demand: Demand,
     memory: ServiceMemory,
     now: float,
+    assignment: Assignment | None,
 ) -> tuple[Decision, int | None, ServiceMemory]:
     """The decision, the proposal to remember for stabilisation (None: the tick has none to give), and the memory."""
     assert service.target is not None
@@ -286,8 +296,12 @@ def _climb(
         current=current,
         now=now,
     )
+    shared = variants.rungs(
+        verdict.replicas, assignment, current=current, behavior=limits.behavior, events=memory.events, now=now
+    )
+    served = shared[-1].replicas if shared else verdict.replicas
     supply = procure(
-        verdict.replicas,
+        served,
         target=service.target,
         pool=pool,
         highest=limits.max_replicas,
@@ -305,11 +319,14 @@ def _climb(
         LadderStep(rung=Rung.FLOOR, replicas=floored, because=f"minReplicas is {limits.min_replicas}"),
         LadderStep(rung=Rung.CEILING, replicas=bounded, because=f"maxReplicas is {limits.max_replicas}"),
         LadderStep(rung=Rung.BEHAVIOR, replicas=verdict.replicas, because=verdict.because),
+        *shared,
         LadderStep(rung=Rung.SUPPLY, replicas=number, because=supply.because),
         LadderStep(rung=Rung.SAFETY, replicas=desired, because=safety),
     )
-    reason = trusted.doubt if held else _direction(current, desired) or (Reason.SUPPLY_SHORT if supply.felt else None)
-    limited_by = _limited_by(wished=wish.replicas, floored=floored, bounded=bounded, verdict=verdict)
+    reason = trusted.doubt if held else direction(current, desired) or (Reason.SUPPLY_SHORT if supply.felt else None)
+    limited_by = limited(wished=wish.replicas, floored=floored, bounded=bounded, verdict=verdict)
+    if served != verdict.replicas:
+        limited_by = Reason.VARIANTS if served < verdict.replicas else None
     decision = Decision(
         current=current,
         desired=desired,
@@ -362,22 +379,6 @@ def _to_remember(proposal: int, *, trusted: Trust, current: int) -> int | None:
     if trusted.doubt is Reason.GPU_BUSY:
         return max(proposal, current)
     return proposal if trusted.countable or proposal > current else None
-
-
-def _direction(current: int, desired: int) -> Reason | None:
-    if desired == current:
-        return None
-    return Reason.SCALE_UP if desired > current else Reason.SCALE_DOWN
-
-
-def _limited_by(*, wished: int, floored: int, bounded: int, verdict: Verdict) -> Reason | None:
-    if verdict.reason in (Reason.SCALE_UP_LIMIT, Reason.SCALE_DOWN_LIMIT):
-        return verdict.reason
-    if verdict.replicas == bounded < floored:
-        return Reason.TOO_MANY_REPLICAS
-    if verdict.replicas == floored > wished:
-        return Reason.TOO_FEW_REPLICAS
-    return None
 
 
 def _message(current: int, wish: _Wish, ladder: tuple[LadderStep, ...]) -> str:

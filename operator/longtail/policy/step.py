@@ -1,16 +1,23 @@
 """One tick of the whole fleet: the pure fold that operator, backtest and tests share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final
 
 from longtail.demand.model import estimate
 from longtail.demand.observation import Observation
 from longtail.policy import budget, effort
+from longtail.policy.budget import Ceiling
 from longtail.policy.decision import Decision
 from longtail.policy.fleet import Fleet, ServiceKey
 from longtail.policy.ladder import decide
 from longtail.policy.memory import Memory, ServiceMemory
 from longtail.policy.roster import roster
 from longtail.policy.supply import supply_of
+from longtail.policy.variants import Assignment, assignments, groups, one_queue
+
+_NOTHING: Final[Mapping[ServiceKey, Any]] = MappingProxyType({})
 
 
 def step(
@@ -31,7 +38,7 @@ def step(
     # A fixed order: the model's arrays keep their rows from tick to tick, however the store is iterated.
     services = sorted(fleet.services, key=lambda service: service.key)
     keys = [service.key for service in services]
-    seen = [observations.get(key) or Observation(at_seconds=now) for key in keys]
+    seen = one_queue(services, [observations.get(key) or Observation(at_seconds=now) for key in keys])
     pools = [None if service.target is None else roster(service.target) for service in services]
     supplied = [
         supply_of(
@@ -53,24 +60,39 @@ def step(
         memory=memory.demand,
         now=now,
     )
+    rows = {key: row for row, key in enumerate(keys)}
     decisions: dict[ServiceKey, Decision] = {}
     remembered: dict[ServiceKey, ServiceMemory] = {}
-    for service, pool, observation, demand, (_, before) in zip(services, pools, seen, demands, supplied, strict=True):
-        decisions[service.key], remembered[service.key] = decide(
-            service=service, pool=pool, observation=observation, demand=demand, memory=before, now=now
-        )
-    # What everybody would do alone is known: whoever may not, decides once more, with the ceiling that is left to it.
-    ceilings = budget.ceilings(services, pools=pools, decisions=decisions, budgets=fleet.budgets)
-    for service, pool, observation, demand, (_, before) in zip(services, pools, seen, demands, supplied, strict=True):
-        ceiling = ceilings.get(service.key)
-        if ceiling is not None:
-            decisions[service.key], remembered[service.key] = decide(
-                service=service,
-                pool=pool,
-                observation=observation,
-                demand=demand,
-                memory=before,
+
+    def settle(
+        some: Iterable[ServiceKey],
+        shared: Mapping[ServiceKey, Assignment] = _NOTHING,
+        ceilings: Mapping[ServiceKey, Ceiling] = _NOTHING,
+    ) -> None:
+        for key in some:
+            row = rows[key]
+            decisions[key], remembered[key] = decide(
+                service=services[row],
+                pool=pools[row],
+                observation=seen[row],
+                demand=demands[row],
+                memory=supplied[row][1],
                 now=now,
-                ceiling=ceiling,
+                ceiling=ceilings.get(key),
+                assignment=shared.get(key),
             )
+
+    settle(keys)
+    # What everybody would do alone is known. Variants of a model share out the sum of it; then whoever may not have
+    # what it asks for decides once more, with the ceiling that is left to it, and its variants have the rest.
+    alone, known = dict(decisions), dict(remembered)
+    share = partial(assignments, services, pools=pools, seen=seen, decisions=alone, memories=known)
+    shared = share(ceilings={})
+    settle(shared, shared)
+    ceilings = budget.ceilings(services, pools=pools, decisions=decisions, budgets=fleet.budgets)
+    if any(key in ceilings for group in groups(services).values() for key in group):
+        before, shared = shared, share(ceilings=ceilings)
+        settle({**before, **shared}, shared)
+        ceilings = budget.ceilings(services, pools=pools, decisions=decisions, budgets=fleet.budgets)
+    settle(ceilings, shared, ceilings)
     return decisions, Memory(services=remembered, demand=demand_memory)
