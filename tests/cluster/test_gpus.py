@@ -1,5 +1,6 @@
 """GPUs of a replica, as templates and pods ask for them in different clouds."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from longtail.cluster.gpus import CLASS_LABELS, common_gpus, model_of, pod_gpus,
 from longtail.cluster.records import pod_record, serving_record, workload_record
 from longtail.cluster.snapshot import ServingView
 from longtail.control.fleet import build_fleet
-from longtail.policy.fleet import GpuShape
+from longtail.control.prices import Prices
+from longtail.policy.fleet import GpuShape, Variant
 from longtail_fakes.manifests import deployment, pod, serving
 
 H100 = {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
@@ -230,6 +232,20 @@ def view(*, template: dict[str, Any] | None, pods: list[dict[str, Any]], **spec:
 def test_the_fleet_knows_the_gpus_of_a_replica(given: ServingView, shape: GpuShape | None) -> None:
     (service,) = build_fleet([given]).services
     assert service.gpus == shape
+
+
+@pytest.mark.parametrize(
+    ("prices", "price"),
+    [
+        pytest.param(None, None, id="no-prices"),
+        pytest.param(Prices("USD", {"H100": Decimal("2.99")}), 2.99, id="of-its-class"),
+        pytest.param(Prices("USD", {"L40S": Decimal("1.10")}), None, id="of-another-class"),
+    ],
+)
+def test_the_fleet_knows_what_a_service_is_a_variant_of(prices: Prices | None, price: float | None) -> None:
+    given = view(template=EIGHT, pods=[], variantOf="deepseek-r1", gateway={"inferencePool": "r1-pool"})
+    (service,) = build_fleet([given], prices=prices).services
+    assert service.variant == Variant("deepseek-r1", price, "r1-pool")
 
 
 def test_what_a_user_says_of_gpus_needs_no_pods() -> None:

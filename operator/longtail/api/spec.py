@@ -240,6 +240,8 @@ class ReasoningServingSpec(Model):
     """The GPUs of one replica, where its pod template does not say."""
     priority: Annotated[int, Field(ge=0, le=1000)] = 0
     """Who comes first where GPUs of a budget are short: higher is more important, 0 to 1000."""
+    variant_of: Name | None = None
+    """A name that pools of one model behind one gateway share, in one namespace: the cheapest tokens come first."""
     lengths: LengthPriors = LengthPriors()
     """First guess of the length of an answer. Learned afterwards."""
     startup: StartupPrior = StartupPrior()

@@ -19,6 +19,7 @@ from longtail.policy.fleet import (
     Limits,
     ScalingPolicy,
     ScalingRules,
+    Variant,
     ZeroRules,
 )
 
@@ -85,6 +86,15 @@ def gpus(spec: ReasoningServingSpec, read: GpuShape | None) -> GpuShape | None:
         return None
     known = read.gpu_class if read is not None else UNKNOWN_GPU_CLASS
     return GpuShape(gpu_class=stated.gpu_class.upper() if stated.gpu_class else known, per_replica=count)
+
+
+def variant(spec: ReasoningServingSpec, *, gpu_hour_price: Decimal | None) -> Variant | None:
+    """What it is a variant of; None where it serves its model alone."""
+    if spec.variant_of is None:
+        return None
+    queue = spec.gateway.inference_pool if spec.gateway is not None else None
+    price = None if gpu_hour_price is None else float(gpu_hour_price)
+    return Variant(of=spec.variant_of, gpu_hour_price=price, queue=queue)
 
 
 def behavior(block: ScalingBehavior) -> Behavior:

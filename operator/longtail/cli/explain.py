@@ -31,6 +31,7 @@ _RUNGS: dict[Rung, str] = {
     Rung.FLOOR: "at least",
     Rung.CEILING: "at most",
     Rung.BEHAVIOR: "how fast it may change",
+    Rung.VARIANTS: "which variant of the model serves it",
     Rung.SUPPLY: "what the cluster gives",
     Rung.SAFETY: "whether the data can be trusted",
     Rung.ZERO: "whether it may sleep",

@@ -120,6 +120,7 @@ class App:
             fold=fold,
             accounts=Accounts(prices=settings.prices(), leads=may_write),
             budgets=settings.gpu_budgets(),
+            prices=settings.prices(),
         )
         self._backfill = Backfill(
             fold=fold,

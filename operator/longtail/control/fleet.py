@@ -9,6 +9,7 @@ from longtail.cluster.gpus import common_gpus
 from longtail.cluster.kinds import LEADER_WORKER_SETS, STATEFUL_SETS
 from longtail.cluster.records import ScaleRecord
 from longtail.cluster.snapshot import ServingView
+from longtail.control.prices import Prices
 from longtail.demand.parameters import ServiceParameters
 from longtail.policy.fleet import Fleet, GpuBudget, GpuShape, Mode, Service, Target, VictimOrder
 from longtail.signals.custom import CustomNames
@@ -24,9 +25,11 @@ def effective_mode(view: ServingView) -> Mode:
     return Mode.ADVISE if mode is Mode.ACTIVE and hands_off else mode
 
 
-def build_fleet(views: Iterable[ServingView], *, budgets: Sequence[GpuBudget] = ()) -> Fleet:
+def build_fleet(
+    views: Iterable[ServingView], *, budgets: Sequence[GpuBudget] = (), prices: Prices | None = None
+) -> Fleet:
     """Return the fleet as the policy sees it. A resource whose spec cannot be read is not part of it."""
-    services = tuple(_service(view, view.record.spec) for view in views if view.record.spec)
+    services = tuple(_service(view, view.record.spec, prices) for view in views if view.record.spec)
     return Fleet(services=services, budgets=budgets)
 
 
@@ -39,7 +42,9 @@ def build_signals(views: Iterable[ServingView]) -> tuple[ServiceSignals, ...]:
     )
 
 
-def _service(view: ServingView, spec: ReasoningServingSpec) -> Service:
+def _service(view: ServingView, spec: ReasoningServingSpec, prices: Prices | None) -> Service:
+    gpus = replica_gpus(view, spec)
+    price = None if prices is None or gpus is None else prices.of(gpus.gpu_class)
     return Service(
         key=view.record.key,
         mode=effective_mode(view),
@@ -52,8 +57,9 @@ def _service(view: ServingView, spec: ReasoningServingSpec) -> Service:
         manual_grace_seconds=float(spec.manual_scaling_grace_seconds),
         effort=to_policy.effort(spec),
         created_at=view.record.created_at,
-        gpus=replica_gpus(view, spec),
+        gpus=gpus,
         priority=spec.priority,
+        variant=to_policy.variant(spec, gpu_hour_price=None if price is None else price.amount),
     )
 
 

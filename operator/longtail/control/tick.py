@@ -18,6 +18,7 @@ from longtail.control.fleet import build_fleet, build_signals
 from longtail.control.fold import Fold, Tick
 from longtail.control.metrics import OperatorMetrics
 from longtail.control.outcome import Outcome
+from longtail.control.prices import Prices
 from longtail.control.writer import Writer
 from longtail.errors import LongtailError, MetricsUnavailable
 from longtail.policy.decision import Decision
@@ -44,6 +45,7 @@ class FleetTick:
         fold: Fold | None = None,
         accounts: Accounts | None = None,
         budgets: Sequence[GpuBudget] = (),
+        prices: Prices | None = None,
     ) -> None:
         self._store = store
         self._targets = targets
@@ -57,6 +59,7 @@ class FleetTick:
         self._fold = fold or Fold()
         self._accounts = accounts or Accounts(prices=None, leads=lambda: True)
         self._budgets = budgets
+        self._prices = prices
         self._outcomes: Mapping[ServiceKey, Outcome] = {}
         self._fleet = Fleet(())
 
@@ -92,7 +95,7 @@ class FleetTick:
             await self._targets.refresh(references, now=self._clock.monotonic_seconds())
         with self._metrics.step("freeze"):
             views = freeze(self._store, self._targets)
-            fleet = build_fleet(views.values(), budgets=self._budgets)
+            fleet = build_fleet(views.values(), budgets=self._budgets, prices=self._prices)
             signals = build_signals(views.values())
         self._fleet = fleet
         with self._metrics.step("read"):

@@ -264,8 +264,7 @@ def rungs(
     events: Iterable[ScaleEvent],
     now: float,
 ) -> tuple[LadderStep, ...]:
-    """From what a variant would do alone to what it is given, as fast as its behavior allows; nothing where it is not
-    given anything else."""
+    """From what a variant would do alone to what it is given, as fast as its behavior allows; empty without that."""
     if assignment is None:
         return ()
     limited = limit_rate(proposal=assignment.replicas, current=current, behavior=behavior, events=events, now=now)
@@ -369,10 +368,10 @@ def _because(member: Member, given: Share, members: Sequence[Member], shares: Se
         if given.now < given.replicas:
             return f"{words.replicas(given.replicas)} here as soon as they are to be had, {given.now} now"
         dearest = max((each for each, _ in others), key=lambda each: (each.cost, each.key))
-        return f"{words.replicas(given.replicas)} here, {_compared(member, dearest)}"
+        return f"{words.replicas(given.replicas)} here; {_compared(member, dearest)}"
     cheapest = min((each for each, _ in others), key=lambda each: (each.cost, each.key))
-    return f"{words.replicas(given.replicas)} here are enough beside the others, {_compared(member, cheapest)}"
+    return f"{words.replicas(given.replicas)} here are enough beside the others; {_compared(member, cheapest)}"
 
 
 def _compared(member: Member, other: Member) -> str:
-    return f"where a token costs {member.cost / other.cost if other.cost else 1.0:.2f} of one on {other.key.name}"
+    return f"a token here costs {member.cost / other.cost if other.cost else 1.0:.2f} of one on {other.key.name}"
