@@ -33,7 +33,13 @@ def limited(output_tokens: int, answer_tokens: int, *, thinking_tokens: int | No
 class Arrivals:
     """The requests in order of arrival, a piece at a time. Those without output need no slot and are left out."""
 
-    def __init__(self, chunks: Iterable[Trace], *, answer_tokens: int = ANSWER_TOKENS) -> None:
+    def __init__(
+        self,
+        chunks: Iterable[Trace],
+        *,
+        answer_tokens: int = ANSWER_TOKENS,
+        window_seconds: float = 0.0,
+    ) -> None:
         self.thinking_tokens: int | None = None
         """The limit that is in force."""
         self.capped_requests = 0
@@ -42,6 +48,8 @@ class Arrivals:
         """By how much, all together."""
         self._chunks: Iterator[Trace] = iter(chunks)
         self._answer_tokens = answer_tokens
+        self._window_seconds = window_seconds
+        self._loaded = 0
         self._wished, self._answers = _NOBODY, _NOBODY
         self._columns: tuple[Sequence[float], Sequence[int], Sequence[int]] = ((), (), ())
         self._next = 0
@@ -79,12 +87,13 @@ class Arrivals:
             piece = slice(self._next, end)
             self._next = end
             yield piece
-            if end < len(arrivals):
+            if end < len(arrivals) or self._loaded * self._window_seconds > until_seconds:
                 return
             self._load_chunk()
 
     def _load_chunk(self) -> None:
         chunk = next(self._chunks, None)
+        self._loaded += 1
         if chunk is None:
             self._over = True
             return

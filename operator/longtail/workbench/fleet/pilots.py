@@ -19,6 +19,7 @@ from longtail.policy.fleet import (
     Mode,
     Service,
     ServiceKey,
+    Variant,
 )
 from longtail.policy.memory import Memory
 from longtail.policy.step import step
@@ -132,6 +133,7 @@ class LongtailPool:
     """Of its replicas; empty where no budget is to apply."""
     priority: int = 0
     effort: EffortRules | None = None
+    variant: Variant | None = None
     decision: Decision | None = None
     """The last one, for whoever wants to explain it."""
     _scrape: Scrape | None = field(init=False, default=None)
@@ -156,6 +158,7 @@ class LongtailPool:
             gpus=GpuShape(self.gpu_class, self.setting.replica.gpus) if self.gpu_class else None,
             priority=self.priority,
             effort=self.effort,
+            variant=self.variant,
         )
         return service, observation
 
@@ -226,16 +229,20 @@ def simulate_fleet(
     *,
     budgets: Sequence[GpuBudget] = (),
     witness: Witness | None = None,
+    attach: Callable[[Sequence[Simulation]], None] | None = None,
 ) -> list[Run]:
     """Many pools under one longtail, tick by tick together, which costs hardly more than one.
 
     ``step`` is made of array operations over a fleet: alone a service pays for their overhead. But for ``budgets``
-    no service influences another, so each result is that of a run of its own. Keys must differ.
+    and variants no service influences another, so each result is that of a run of its own. Keys must differ.
+    ``attach`` is given the pools before the first request, for gateways that look at them.
     """
     simulations = [
         Simulation(requests, pool.setting, policy=LONGTAIL, period_seconds=LONGTAIL_PERIOD_SECONDS)
         for requests, pool in runs
     ]
+    if attach is not None:
+        attach(simulations)
     memory, running = Memory.empty(), list(range(len(runs)))
     while running:
         sights = {index: sight for index in running if (sight := simulations[index].next_sight()) is not None}

@@ -51,7 +51,9 @@ class Pool:
         )
         self.answers = AnswerBooks(self.accounts.bins, setting.replica.seconds_per_token)
         self.now_seconds = 0.0
-        self._arrivals = Arrivals(requests.chunks(), answer_tokens=setting.answer_tokens)
+        self._arrivals = Arrivals(
+            requests.chunks(), answer_tokens=setting.answer_tokens, window_seconds=requests.window_seconds
+        )
         self._measuring = False
         self._arrived_before = 0
         self._settle()

@@ -169,6 +169,8 @@ class Requests:
     """The simulation ends here; requests that arrive later are not looked at."""
     chunks: Callable[[], Iterator[Trace]]
     """The pieces, each with arrivals since the start of the whole, in order. Can be called again."""
+    window_seconds: float = 0.0
+    """Each piece is of so long, and does not exist before it begins; 0: pieces are of any length, and all exist."""
 
     @classmethod
     def of(cls, trace: Trace, *, duration_seconds: float | None = None) -> Self:

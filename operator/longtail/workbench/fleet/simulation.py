@@ -35,6 +35,16 @@ class Sight:
     """Grows when any pod, or ``replicas``, has changed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a gateway knows of a pool."""
+
+    requests: int
+    """On replicas that take new ones, and waiting."""
+    slots: int
+    """Of these replicas."""
+
+
 class Pilot(Protocol):
     """A policy at the controls of one pool. It is told Unix seconds where it asks for time."""
 
@@ -84,6 +94,14 @@ class Simulation:
         phases = self._pool.deployment.phases()
         replicas = sum(count for phase, count in phases.items() if phase is not Phase.UNSCHEDULED)
         return replicas * self._setting.replica.gpus
+
+    @property
+    def load(self) -> Load:
+        """As a gateway sees it now."""
+        engines = self._pool.engines
+        rows = [pod.row for pod in self._pool.serving_pods() if pod.routable]
+        running = sum(engines.running(row) for row in rows)
+        return Load(running + engines.waiting_requests, len(rows) * self._setting.replica.slots)
 
     def next_sight(self) -> Sight | None:
         """Let time pass until the next decision; None when the run is over."""
