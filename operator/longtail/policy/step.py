@@ -86,7 +86,7 @@ def step(
     # What everybody would do alone is known. Variants of a model share out the sum of it; then whoever may not have
     # what it asks for decides once more, with the ceiling that is left to it, and its variants have the rest.
     alone, known = dict(decisions), dict(remembered)
-    share = partial(assignments, services, pools=pools, seen=seen, decisions=alone, memories=known)
+    share = partial(assignments, services, pools=pools, seen=seen, decisions=alone, memories=known, now=now)
     shared = share(ceilings={})
     settle(shared, shared)
     ceilings = budget.ceilings(services, pools=pools, decisions=decisions, budgets=fleet.budgets)

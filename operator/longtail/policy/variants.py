@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 
 from longtail.demand.observation import Observation
 from longtail.policy import words
-from longtail.policy.behavior import ScaleEvent, limit_rate
+from longtail.policy.behavior import ScaleEvent, limit_rate, window_seconds
 from longtail.policy.budget import Ceiling
 from longtail.policy.decision import Decision, LadderStep, Rung
 from longtail.policy.fleet import Behavior, DrainPolicy, Mode, Service, ServiceKey
@@ -63,7 +63,7 @@ class Member:
     ready: int
     """Of ``serving``, those that work."""
     need: int
-    """What its demand asks for, whether or not it can be had."""
+    """What its demand asks for, or did within the window of its behavior, whether or not it can be had."""
     own: int
     """What it would do alone, were there GPUs: after windows and rates."""
     least: int
@@ -136,6 +136,7 @@ def assignments(
     decisions: Mapping[ServiceKey, Decision],
     memories: Mapping[ServiceKey, ServiceMemory],
     ceilings: Mapping[ServiceKey, Ceiling],
+    now: float,
 ) -> dict[ServiceKey, Assignment]:
     """What variants should do otherwise than alone.
 
@@ -146,6 +147,7 @@ def assignments(
         decisions: what each would do alone.
         memories: after these decisions.
         ceilings: what GPU budgets leave those that may not have all they ask for.
+        now: Unix seconds.
     """
     found: dict[ServiceKey, Assignment] = {}
     rows = {service.key: row for row, service in enumerate(services)}
@@ -167,6 +169,7 @@ def assignments(
                 memory=memories[service.key],
                 ceiling=ceilings.get(service.key),
                 advise=advise,
+                now=now,
             )
             for (service, pool, observation), cost in zip(known, costs, strict=True)
         ]
@@ -304,6 +307,7 @@ def _member(
     memory: ServiceMemory,
     ceiling: Ceiling | None,
     advise: bool,
+    now: float,
 ) -> Member:
     assert service.target is not None
     rungs = {step.rung: step.replicas for step in decision.ladder}
@@ -333,8 +337,12 @@ def _member(
         if after.rung is Rung.FLOOR
     )
     bounded, own = rungs[Rung.CEILING], rungs[Rung.BEHAVIOR]
-    need = min(wish, own + max(wish - bounded, 0))
     reversible = service.drain.policy is DrainPolicy.REVERSIBLE and any(pod.switch for pod in pool.working)
+    need = min(wish, own + max(wish - bounded, 0))
+    # What its window remembers it needs too; what only its rate keeps it from leaving it does not.
+    since = now - window_seconds(service.limits.behavior.scale_down, reversible=reversible)
+    lately = max((past.replicas for past in memory.recommendations if past.at > since), default=0)
+    need = max(need, min(own, lately))
     return replace(
         member,
         need=need,
