@@ -18,6 +18,8 @@ from longtail.workbench.bench_budget_report import render as render_budget
 from longtail.workbench.bench_demand import run_demand_benchmark
 from longtail.workbench.bench_drift import run_drift_benchmark
 from longtail.workbench.bench_report import replace_figures, with_figures
+from longtail.workbench.bench_variants import real_plan, run_variants_benchmark
+from longtail.workbench.bench_variants import render as render_variants
 from longtail.workbench.drift_picture import draw_day
 from longtail.workbench.drift_report import render as render_drift
 from longtail.workbench.drift_report import with_drift_figures
@@ -136,6 +138,37 @@ def bench_budget(*, as_json: bool, quick: bool, data: Path | None, seed: int, re
     if report is not None:
         report.write_text(replace_figures(report.read_text(encoding="utf-8"), text), encoding="utf-8")
         report.with_name(f"{report.stem}-use.png").write_bytes(draw_use(outcome))
+    click.echo(json.dumps(outcome.as_dict(), indent=2) if as_json else text)
+
+
+@bench.command("variants")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--hours", type=click.FloatRange(0.1, 24.0), default=24.0, show_default=True, help="Hours to measure.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help=f"Directory of the real traces. Default: ${ENVIRONMENT_VARIABLE}, else ../shared/data.",
+)
+@click.option("--seed", type=int, default=SEED, show_default=True, help="Seed of the draw from the real day.")
+@click.option(
+    "--report",
+    type=click.Path(exists=True, dir_okay=False, writable=True, path_type=Path),
+    default=None,
+    help="Markdown file with a pair of marks, between which the figures are written.",
+)
+def bench_variants(*, as_json: bool, hours: float, data: Path | None, seed: int, report: Path | None) -> None:
+    """Two pools of one model behind one gateway: as variants, each alone, and with a fixed split."""
+    directory = data or data_directory()
+    if directory is None:
+        message = f"skipped: no real traces here; set {ENVIRONMENT_VARIABLE} to their directory"
+        click.echo(json.dumps({"skipped": message}) if as_json else message)
+        return
+    with progress_bar("reading traces") as progress:
+        outcome = run_variants_benchmark(directory, plan=real_plan(hours=hours, seed=seed), progress=progress)
+    text = render_variants(outcome)
+    if report is not None:
+        report.write_text(replace_figures(report.read_text(encoding="utf-8"), text), encoding="utf-8")
     click.echo(json.dumps(outcome.as_dict(), indent=2) if as_json else text)
 
 

@@ -107,7 +107,7 @@ class Outcome:
         return {"seed": self.plan.draw, "pairs": [asdict(pair) for pair in self.pairs]}
 
 
-def real_plan(*, limit: int = 10, hours: float = 24.0) -> Plan:
+def real_plan(*, limit: int = 10, hours: float = 24.0, seed: int = SEED) -> Plan:
     """Three ways, without and with a limit of cheap GPUs."""
     ways = [
         Way(name, split, variants, most)
@@ -118,14 +118,13 @@ def real_plan(*, limit: int = 10, hours: float = 24.0) -> Plan:
             ("variants", None, True),
         )
     ]
-    return Plan(ways, duration_seconds=WARM_UP_SECONDS + hours * HOUR, measured_from_seconds=WARM_UP_SECONDS)
+    return Plan(ways, duration_seconds=WARM_UP_SECONDS + hours * HOUR, measured_from_seconds=WARM_UP_SECONDS, draw=seed)
 
 
-def run_variants_benchmark(data: Path, *, seed: int, progress: Progress, plan: Plan | None = None) -> Outcome:
+def run_variants_benchmark(data: Path, *, plan: Plan, progress: Progress) -> Outcome:
     """A real day."""
     progress("reading traces", 0.0)
-    plan = plan or real_plan()
-    day = catalogue.r1_day(data).thinned(SHARE, seed=seed).repeated(3, DAY)
+    day = catalogue.r1_day(data).thinned(SHARE, seed=plan.draw).repeated(3, DAY)
     trace = day.window(DAY - WARM_UP_SECONDS, DAY - WARM_UP_SECONDS + plan.duration_seconds)
 
     def told(at_seconds: float) -> None:
