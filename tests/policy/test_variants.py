@@ -306,7 +306,7 @@ def test_what_a_budget_does_not_give_is_served_by_others() -> None:
     assert decided["h100"].limited_by is Reason.GPU_BUDGET
     both = ticks(services, {"h100": 40, "l40s": 8}, GpuBudget("H100", 24), GpuBudget("L40S", 16), count=1)
     assert sizes(both) == {"h100": 3, "l40s": 2}
-    assert both["l40s"].limited_by is Reason.GPU_BUDGET
+    assert both["h100"].limited_by is Reason.GPU_BUDGET
 
 
 def test_what_is_above_the_highest_number_is_served_by_others() -> None:

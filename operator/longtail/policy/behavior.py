@@ -135,6 +135,32 @@ def scale_up_limit(*, current: int, rules: ScalingRules, events: Iterable[ScaleE
     return _selected(current=current, select=rules.select_policy, smallest=min(limits), largest=max(limits))
 
 
+def most_within(*, current: int, rules: ScalingRules, seconds: float) -> float:
+    """About how many replicas there can be after some time of nothing but growth.
+
+    >>> from longtail.policy.fleet import Behavior, PolicyType, ScalingPolicy
+    >>> slow = ScalingRules(0, policies=(ScalingPolicy(PolicyType.PODS, 1, 60),))
+    >>> most_within(current=4, rules=slow, seconds=180), most_within(current=4, rules=slow, seconds=10)
+    (7.0, 5.0)
+    >>> most_within(current=4, rules=Behavior().scale_up, seconds=30)
+    16.0
+    """
+    sizes = []
+    for policy in rules.policies:
+        periods = max(int(seconds / policy.period_seconds), 1)
+        if policy.type is PolicyType.PODS:
+            sizes.append(float(current + policy.value * periods))
+        else:
+            sizes.append(round(current * math.exp(min(periods * math.log1p(policy.value / 100), 20.0)), 6))
+    match rules.select_policy:
+        case SelectPolicy.DISABLED:
+            return float(current)
+        case SelectPolicy.MIN:
+            return min(sizes)
+        case SelectPolicy.MAX:
+            return max(sizes)
+
+
 def scale_down_limit(*, current: int, rules: ScalingRules, events: Iterable[ScaleEvent], now: float) -> int:
     """Fewest replicas that the policies allow now. Above ``current`` when much was removed lately."""
     limits = []

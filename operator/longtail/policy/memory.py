@@ -25,6 +25,16 @@ class ForeignWrite:
 
 
 @dataclass(frozen=True, slots=True)
+class RanOut:
+    """More replicas were needed than could be had."""
+
+    replicas: int
+    """Those that could."""
+    at: float
+    """When that was last so, Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceMemory:
     """What is remembered of one service."""
 
@@ -58,6 +68,8 @@ class ServiceMemory:
     """P90 of the cold start at the last tick: how long a start is given before it counts as not coming."""
     shortage: Shortage | None = None
     """The last time that capacity could not be had; None once some came."""
+    ran_out: RanOut | None = None
+    """Of a variant: how many could be had when capacity was short last; None once there were more, or after a day."""
     effort: Effort | None = None
     """The level of thinking that was chosen last."""
     classes: ClassMemory = field(default_factory=ClassMemory)

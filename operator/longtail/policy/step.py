@@ -15,8 +15,10 @@ from longtail.policy.ladder import decide
 from longtail.policy.memory import Memory, ServiceMemory
 from longtail.policy.roster import roster
 from longtail.policy.supply import supply_of
-from longtail.policy.variants import Assignment, assignments, groups, one_queue
+from longtail.policy.variants import Assignment, assignments, groups, learn, one_queue
 
+_ROUNDS = 3
+"""How often what a budget does not give one variant may be passed on: it may be more than it gives the next."""
 _NOTHING: Final[Mapping[ServiceKey, Any]] = MappingProxyType({})
 
 
@@ -85,14 +87,28 @@ def step(
     settle(keys)
     # What everybody would do alone is known. Variants of a model share out the sum of it; then whoever may not have
     # what it asks for decides once more, with the ceiling that is left to it, and its variants have the rest.
-    alone, known = dict(decisions), dict(remembered)
-    share = partial(assignments, services, pools=pools, seen=seen, decisions=alone, memories=known, now=now)
-    shared = share(ceilings={})
-    settle(shared, shared)
-    ceilings = budget.ceilings(services, pools=pools, decisions=decisions, budgets=fleet.budgets)
-    if any(key in ceilings for group in groups(services).values() for key in group):
-        before, shared = shared, share(ceilings=ceilings)
-        settle({**before, **shared}, shared)
+    alone = partial(
+        assignments,
+        services,
+        pools=pools,
+        seen=seen,
+        before=[before for _, before in supplied],
+        decisions=dict(decisions),
+        memories=dict(remembered),
+        now=now,
+    )
+    variants = {key for group in groups(services).values() for key in group}
+    shared: dict[ServiceKey, Assignment] = {}
+    ceilings: dict[ServiceKey, Ceiling] = {}
+    for _ in range(_ROUNDS):
+        tight, before = {key: ceilings[key] for key in variants & ceilings.keys()}, shared
+        if variants:
+            shared = alone(ceilings=tight)
+            settle({**before, **shared}, shared)
         ceilings = budget.ceilings(services, pools=pools, decisions=decisions, budgets=fleet.budgets)
+        if all(ceilings[key] == tight.get(key) for key in variants & ceilings.keys()):
+            break
     settle(ceilings, shared, ceilings)
+    for key in variants:
+        remembered[key] = learn(remembered[key], pool=pools[rows[key]], now=now)
     return decisions, Memory(services=remembered, demand=demand_memory)

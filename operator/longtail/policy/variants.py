@@ -5,8 +5,9 @@ do alone; the sum of that, in output tokens per second at the promised pace, is 
 to the variants by *cost per token*: the price of a replica-hour over the tokens that its slots write in that hour.
 
 1. Each keeps its minReplicas. The rest is filled from the cheapest to the dearest.
-2. What a variant cannot have (no node, no quota, no GPU budget, maxReplicas) is passed on to the next one. It goes on
-   asking for it: once it comes, the dearer ones go.
+2. What a variant cannot have (no node, no quota, no GPU budget, maxReplicas, a behavior that does not let it grow so
+   fast within a cold start, a target that does not take the number) is passed on to the next one. It goes on asking for
+   it: once it comes, the dearer ones go. What could not be had within the last day is asked for on both at once.
 3. Replicas that are there, or can be called back, come before any that would have to be started, unless nothing is on
    the move anywhere in the group and the new one is cheaper by `WORTH`.
 4. Nobody shrinks below what it would do alone before *ready* replicas cover what all would do alone; those of the
@@ -24,17 +25,21 @@ from dataclasses import dataclass, replace
 
 from longtail.demand.observation import Observation
 from longtail.policy import words
-from longtail.policy.behavior import ScaleEvent, limit_rate, window_seconds
+from longtail.policy.behavior import ScaleEvent, limit_rate, most_within, window_seconds
 from longtail.policy.budget import Ceiling
 from longtail.policy.decision import Decision, LadderStep, Rung
 from longtail.policy.fleet import Behavior, DrainPolicy, Mode, Service, ServiceKey
-from longtail.policy.memory import ServiceMemory
+from longtail.policy.memory import RanOut, ServiceMemory
 from longtail.policy.needs import whole
 from longtail.policy.roster import Roster
 
 WORTH = 0.1
 """A replica that is there gives way to a new one only where this share of the cost of its tokens is saved: a move
 costs a cold start and a drain, and capacities are learned, so that costs differ a little from tick to tick."""
+
+RAN_OUT_SECONDS = 86_400.0
+"""For so long a variant that ran out is not relied on for more: a quota that was full yesterday will be today. It is
+asked all the same, and one replica more than ever clears it, so that a wrong guess costs one cold start on dearer GPUs."""
 
 Group = tuple[str, str]
 """Namespace, and what its services are variants of."""
@@ -134,6 +139,7 @@ def assignments(
     pools: Sequence[Roster | None],
     seen: Sequence[Observation],
     decisions: Mapping[ServiceKey, Decision],
+    before: Sequence[ServiceMemory],
     memories: Mapping[ServiceKey, ServiceMemory],
     ceilings: Mapping[ServiceKey, Ceiling],
     now: float,
@@ -145,6 +151,7 @@ def assignments(
         pools: their rosters; None where there is no target.
         seen: their observations.
         decisions: what each would do alone.
+        before: what was remembered of the services until now.
         memories: after these decisions.
         ceilings: what GPU budgets leave those that may not have all they ask for.
         now: Unix seconds.
@@ -153,12 +160,12 @@ def assignments(
     rows = {service.key: row for row, service in enumerate(services)}
     for (_, of), keys in groups(services).items():
         known = [
-            (services[row], pool, seen[row])
+            (services[row], pool, seen[row], before[row])
             for row in sorted(rows[key] for key in keys)
             if (pool := pools[row]) is not None and _known(decisions[services[row].key])
         ]
-        advise = not any(service.mode is Mode.ACTIVE for service, _, _ in known)
-        costs = _costs([(service, decisions[service.key]) for service, _, _ in known])
+        advise = not any(service.mode is Mode.ACTIVE for service, _, _, _ in known)
+        costs = _costs([(service, decisions[service.key]) for service, _, _, _ in known])
         members = [
             _member(
                 service,
@@ -166,12 +173,13 @@ def assignments(
                 observation,
                 cost=cost,
                 decision=decisions[service.key],
+                last=last,
                 memory=memories[service.key],
                 ceiling=ceilings.get(service.key),
                 advise=advise,
                 now=now,
             )
-            for (service, pool, observation), cost in zip(known, costs, strict=True)
+            for (service, pool, observation, last), cost in zip(known, costs, strict=True)
         ]
         shares = share(members)
         for member, given in zip(members, shares, strict=True):
@@ -183,6 +191,18 @@ def assignments(
                 because = f"variants of {of}: what is not to be had here is served by others"
                 found[member.key] = Assignment(given.replicas, because, relieved=True)
     return found
+
+
+def learn(memory: ServiceMemory, *, pool: Roster | None, now: float) -> ServiceMemory:
+    """The memory of a variant with the number at which it ran out of capacity."""
+    known = memory.ran_out
+    if pool is None:
+        return memory
+    if known is not None and (_had(pool) > known.replicas or now - known.at > RAN_OUT_SECONDS):
+        known = None
+    if memory.shortage is not None and len(pool.working) < pool.serving:
+        known = RanOut(_had(pool), now)
+    return memory if known == memory.ran_out else replace(memory, ran_out=known)
 
 
 def share(members: Sequence[Member]) -> list[Share]:
@@ -304,6 +324,7 @@ def _member(
     *,
     cost: float,
     decision: Decision,
+    last: ServiceMemory,
     memory: ServiceMemory,
     ceiling: Ceiling | None,
     advise: bool,
@@ -349,22 +370,33 @@ def _member(
         own=own,
         keep=need if own == bounded else max(own, need),
         least=max(service.limits.min_replicas, 1),
-        reach=_reach(service, pool, memory=memory, ceiling=ceiling),
+        reach=_reach(service, pool, last=last, memory=memory, ceiling=ceiling),
         back=sum(pod.switch for pod in pool.cordoned),
         yields=reversible and not observation.waiting_requests.value,
     )
 
 
-def _reach(service: Service, pool: Roster, *, memory: ServiceMemory, ceiling: Ceiling | None) -> int:
+def _reach(
+    service: Service, pool: Roster, *, last: ServiceMemory, memory: ServiceMemory, ceiling: Ceiling | None
+) -> int:
     """Replicas that can be had: while capacity is short those that work, load on a node, or may return."""
-    most = service.limits.max_replicas
+    back, behavior = sum(pod.switch for pod in pool.cordoned), service.limits.behavior
+    start_seconds = memory.start_seconds or service.parameters.startup_seconds
+    fast = most_within(current=pool.serving, rules=behavior.scale_up, seconds=start_seconds)
+    most = int(min(service.limits.max_replicas, max(fast, pool.serving + back)))
     if ceiling is not None:
         most = min(most, ceiling.replicas)
-    if memory.shortage is None:
-        return most
-    loading = sum(pod.scheduled_at is not None and not pod.failure_message for pod in pool.starting)
-    back = sum(pod.switch for pod in pool.cordoned)
-    return min(most, len(pool.working) + loading + back)
+    if service.mode is Mode.ACTIVE and last.decided_at is not None and last.desired > max(pool.serving, last.current):
+        most = min(most, pool.serving + back)  # the target has not taken the number: the next may fare no better
+    had = _had(pool) + back
+    if memory.shortage is not None:
+        return min(most, had)
+    return most if last.ran_out is None else min(most, max(had, last.ran_out.replicas))
+
+
+def _had(pool: Roster) -> int:
+    """Replicas that have their GPUs, and serve or will."""
+    return len(pool.working) + sum(pod.scheduled_at is not None and not pod.failure_message for pod in pool.starting)
 
 
 def _because(member: Member, given: Share, members: Sequence[Member], shares: Sequence[Share]) -> str:
