@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from longtail.demand.observation import MISSING, Observation, Signal
 from longtail.demand.parameters import ServiceParameters
-from longtail.policy.decision import Decision, Reason, Rung
+from longtail.policy.decision import Decision, Reason, Rung, Shortage, ShortageReason
 from longtail.policy.fleet import (
     DrainPolicy,
     DrainRules,
@@ -21,13 +21,16 @@ from longtail.policy.fleet import (
     Limits,
     Mode,
     Pod,
+    SelectPolicy,
     Service,
     ServiceKey,
     Variant,
 )
-from longtail.policy.memory import Memory
+from longtail.policy.gateway_queue import one_queue
+from longtail.policy.memory import Memory, RanOut, ServiceMemory
+from longtail.policy.roster import roster
 from longtail.policy.step import step
-from longtail.policy.variants import Member, one_queue, share
+from longtail.policy.variants import Member, learn, share
 
 from .test_budget import load, pool
 from .worlds import AT_ONCE, NOW, TICK, rung
@@ -357,3 +360,51 @@ def test_the_queue_of_one_gateway_is_counted_once() -> None:
     assert one_queue(apart, seen) == seen
     blind = [seen[0], Observation(at_seconds=NOW)]
     assert [each.gateway_waiting_requests for each in one_queue(services, blind)] == [Signal(12.0), MISSING]
+
+
+def test_where_a_variant_ran_out_is_asked_on_both_at_once_until_more_is_had() -> None:
+    """It had 3 when capacity was short. Two more are asked for there, and the others do not wait for them to fail."""
+    services = [variant("h100", 3), variant("l40s", 1)]
+    memory = replace(Memory.empty(), services={services[0].key: ServiceMemory(ran_out=RanOut(3, NOW - 3600))})
+    seen = {of.key: load(of, requests) for of, requests in zip(services, (40, 8), strict=True)}
+    decisions, after = step(fleet=Fleet(services), observations=seen, memory=memory, now=NOW)
+    assert {key.name: each.desired for key, each in decisions.items()} == {"h100": 5, "l40s": 3}
+    assert after.services[services[0].key].ran_out == RanOut(3, NOW - 3600)
+
+
+@pytest.mark.parametrize(
+    ("ready", "waiting", "since", "known"),
+    [
+        pytest.param(3, 2, 3600.0, RanOut(3, NOW), id="short-again"),
+        pytest.param(4, 0, 3600.0, None, id="one-more-works"),
+        pytest.param(2, 0, 3600.0, RanOut(3, NOW - 3600), id="fewer-are-needed"),
+        pytest.param(2, 0, 90_000.0, None, id="a-day-later"),
+    ],
+)
+def test_what_is_remembered_of_having_run_out(ready: int, waiting: int, since: float, known: RanOut | None) -> None:
+    of = pending(variant("h100", ready), waiting, since=NOW - 600)
+    assert of.target is not None
+    shortage = Shortage(ShortageReason.UNSCHEDULABLE, "0/9", since=NOW - 600, declared_at=NOW - 400, retry_at=NOW)
+    memory = ServiceMemory(ran_out=RanOut(3, NOW - since), shortage=shortage if waiting else None)
+    assert learn(memory, pool=roster(of.target), now=NOW).ran_out == known
+
+
+def test_a_number_that_the_target_does_not_take_is_passed_on() -> None:
+    """What was written at the last tick is not there: the API server refuses it, say."""
+    services = [variant("h100", 3), variant("l40s", 1)]
+    decided = ticks(services, {"h100": 40, "l40s": 8}, count=1)
+    assert sizes(decided) == {"h100": 5, "l40s": 1}
+    assert sizes(ticks(services, {"h100": 40, "l40s": 8}, count=2))["l40s"] >= 3
+
+
+@pytest.mark.parametrize(
+    ("policies", "l40s"),
+    [
+        pytest.param(SelectPolicy.DISABLED, 3, id="never"),
+        pytest.param(SelectPolicy.MAX, 1, id="fast-enough"),
+    ],
+)
+def test_what_behavior_does_not_let_grow_is_passed_on(policies: SelectPolicy, l40s: int) -> None:
+    behavior = replace(AT_ONCE, scale_up=replace(AT_ONCE.scale_up, select_policy=policies))
+    services = [variant("h100", 3, limits=Limits(1, 20, behavior)), variant("l40s", 1)]
+    assert ticks(services, {"h100": 40, "l40s": 8}, count=1)["l40s"].desired == l40s

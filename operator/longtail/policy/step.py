@@ -11,11 +11,12 @@ from longtail.policy import budget, effort
 from longtail.policy.budget import Ceiling
 from longtail.policy.decision import Decision
 from longtail.policy.fleet import Fleet, ServiceKey
+from longtail.policy.gateway_queue import one_queue
 from longtail.policy.ladder import decide
 from longtail.policy.memory import Memory, ServiceMemory
 from longtail.policy.roster import roster
 from longtail.policy.supply import supply_of
-from longtail.policy.variants import Assignment, assignments, groups, learn, one_queue
+from longtail.policy.variants import Assignment, assignments, groups, learn
 
 _ROUNDS = 3
 """How often what a budget does not give one variant may be passed on: it may be more than it gives the next."""

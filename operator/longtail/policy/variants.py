@@ -39,10 +39,7 @@ costs a cold start and a drain, and capacities are learned, so that costs differ
 
 RAN_OUT_SECONDS = 86_400.0
 """For so long a variant that ran out is not relied on for more: a quota that was full yesterday will be today. It is
-asked all the same, and one replica more than ever clears it, so that a wrong guess costs one cold start on dearer GPUs."""
-
-Group = tuple[str, str]
-"""Namespace, and what its services are variants of."""
+asked all the same, and one replica more clears it, so that a wrong guess costs one cold start on dearer GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,32 +102,13 @@ class Share:
     """All that the group needs can be had somewhere."""
 
 
-def groups(services: Iterable[Service]) -> dict[Group, list[ServiceKey]]:
-    """Variants by group, those that stand alone left out."""
-    found: dict[Group, list[ServiceKey]] = {}
+def groups(services: Iterable[Service]) -> dict[tuple[str, str], list[ServiceKey]]:
+    """Variants by namespace and what they are variants of; those that stand alone left out."""
+    found: dict[tuple[str, str], list[ServiceKey]] = {}
     for service in services:
         if service.variant is not None:
             found.setdefault((service.key.namespace, service.variant.of), []).append(service.key)
     return {group: keys for group, keys in found.items() if len(keys) > 1}
-
-
-def one_queue(services: Sequence[Service], seen: Sequence[Observation]) -> list[Observation]:
-    """What was seen, with a queue of a gateway that several variants read divided among them by ready pods."""
-    readers: dict[tuple[Group, str], list[int]] = {}
-    for place, service in enumerate(services):
-        if service.variant is not None and service.variant.queue is not None:
-            queue = ((service.key.namespace, service.variant.of), service.variant.queue)
-            readers.setdefault(queue, []).append(place)
-    divided = list(seen)
-    for places in readers.values():
-        ready = sum(seen[place].ready_pods for place in places)
-        for place in places:
-            signal, part = seen[place].gateway_waiting_requests, 1 / len(places)
-            if len(places) > 1 and signal.value is not None:
-                part = seen[place].ready_pods / ready if ready else part
-                signal = replace(signal, value=signal.value * part)
-                divided[place] = replace(seen[place], gateway_waiting_requests=signal)
-    return divided
 
 
 def assignments(
@@ -359,7 +337,8 @@ def _member(
     )
     bounded, own = rungs[Rung.CEILING], rungs[Rung.BEHAVIOR]
     reversible = service.drain.policy is DrainPolicy.REVERSIBLE and any(pod.switch for pod in pool.working)
-    need = min(wish, own + max(wish - bounded, 0))
+    reach = _reach(service, pool, last=last, memory=memory, ceiling=ceiling)
+    need = min(wish, own + max(wish - min(bounded, reach), 0))
     # What its window remembers it needs too; what only its rate keeps it from leaving it does not.
     since = now - window_seconds(service.limits.behavior.scale_down, reversible=reversible)
     lately = max((past.replicas for past in memory.recommendations if past.at > since), default=0)
@@ -370,7 +349,7 @@ def _member(
         own=own,
         keep=need if own == bounded else max(own, need),
         least=max(service.limits.min_replicas, 1),
-        reach=_reach(service, pool, last=last, memory=memory, ceiling=ceiling),
+        reach=reach,
         back=sum(pod.switch for pod in pool.cordoned),
         yields=reversible and not observation.waiting_requests.value,
     )
