@@ -14,11 +14,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from longtail.control.sources import explain
-from longtail.errors import SettingsError
+from longtail.control.files import read_file
 from longtail.policy.fleet import GpuBudget
 
 _CLASS = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
@@ -64,11 +62,5 @@ def read_budgets(path: Path) -> tuple[GpuBudget, ...]:
     Raises:
         SettingsError: it is not there, not YAML, or an entry is wrong; the message names file, key and value.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        file = BudgetsFile.model_validate(content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as unreadable:
-        raise SettingsError(f"GPU budgets file {path}: {unreadable}") from unreadable
-    except ValidationError as invalid:
-        raise SettingsError(f"GPU budgets file {path}: {explain(invalid)}") from invalid
+    file = read_file(path, BudgetsFile, what="GPU budgets")
     return tuple(entry.to_budget() for entry in file.budgets)

@@ -16,11 +16,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Final
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from longtail.control.sources import explain
+from longtail.control.files import read_file
 from longtail.errors import SettingsError
 
 _DEFAULT: Final = "default"
@@ -72,12 +71,7 @@ def read_prices(path: Path) -> Prices:
     Raises:
         SettingsError: it is not there, not YAML, or an entry is wrong; the message names file, key and value.
     """
-    try:
-        file = PricesFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as unreadable:
-        raise SettingsError(f"prices file {path}: {unreadable}") from unreadable
-    except ValidationError as invalid:
-        raise SettingsError(f"prices file {path}: {explain(invalid)}") from invalid
+    file = read_file(path, PricesFile, what="prices")
     by_class: dict[str, Decimal] = {}
     for name, amount in file.gpu_hour.items():
         if name.upper() in by_class:

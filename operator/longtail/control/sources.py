@@ -19,11 +19,10 @@ No secret is in the file: it names the files that hold them, and those are read 
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from longtail.errors import SettingsError
+from longtail.control.files import read_file
 from longtail.signals.sources import BasicFile, BearerFile, ClientCertificate, LabelNames, MetricsSource
 
 DEFAULT_SOURCE: Final = "default"
@@ -114,20 +113,5 @@ def read_sources(path: Path) -> tuple[MetricsSource, ...]:
     Raises:
         SettingsError: it is not there, not YAML, or an entry is wrong; the message names file, key and value.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        file = SourcesFile.model_validate(content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as unreadable:
-        raise SettingsError(f"metrics sources file {path}: {unreadable}") from unreadable
-    except ValidationError as invalid:
-        raise SettingsError(f"metrics sources file {path}: {explain(invalid)}") from invalid
+    file = read_file(path, SourcesFile, what="metrics sources")
     return tuple(entry.to_source(name) for name, entry in file.sources.items())
-
-
-def explain(invalid: ValidationError) -> str:
-    """Return every fault on one line, each with its key and its value."""
-    return "; ".join(
-        f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg'].removeprefix('Value error, ')}"
-        + ("" if fault["type"] in {"missing", "value_error"} else f", got {fault['input']!r:.100}")
-        for fault in invalid.errors(include_url=False, include_context=False)
-    )
