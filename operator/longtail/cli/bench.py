@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
+from longtail.cli import bench_options
 from longtail.cli.bench_effort import bench_effort
 from longtail.cli.progress import progress_bar
 from longtail.workbench.bench_budget import run_budget_benchmark
@@ -24,7 +25,7 @@ from longtail.workbench.drift_picture import draw_day
 from longtail.workbench.drift_report import render as render_drift
 from longtail.workbench.drift_report import with_drift_figures
 from longtail.workbench.scenarios import SEED
-from longtail.workbench.traces.catalogue import ENVIRONMENT_VARIABLE, data_directory
+from longtail.workbench.traces.catalogue import data_directory
 
 
 @click.group()
@@ -36,27 +37,15 @@ bench.add_command(bench_effort)
 
 
 @bench.command("demand")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@bench_options.as_json
 @click.option("--quick", is_flag=True, help="Ten hours instead of a day, and smaller fleets: a few minutes.")
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=None,
-    help=f"Directory of the real traces. Default: ${ENVIRONMENT_VARIABLE}, else ../shared/data.",
-)
+@bench_options.data()
 @click.option("--seed", type=int, default=SEED, show_default=True, help="Seed of every draw.")
-@click.option(
-    "--report",
-    type=click.Path(exists=True, dir_okay=False, writable=True, path_type=Path),
-    default=None,
-    help="Markdown file with a pair of marks, between which the figures are written.",
-)
+@bench_options.report()
 def bench_demand(*, as_json: bool, quick: bool, data: Path | None, seed: int, report: Path | None) -> None:
     """Forecasts of demand against what then happened, and what a tick costs."""
-    directory = data or data_directory()
+    directory = bench_options.traces_or_skip(data, as_json=as_json)
     if directory is None:
-        message = f"skipped: no real traces here; set {ENVIRONMENT_VARIABLE} to their directory"
-        click.echo(json.dumps({"skipped": message}) if as_json else message)
         return
     with progress_bar("reading traces") as progress:
         figures = run_demand_benchmark(directory, quick=quick, progress=progress, seed=seed)
@@ -69,21 +58,11 @@ def bench_demand(*, as_json: bool, quick: bool, data: Path | None, seed: int, re
 
 
 @bench.command("drift")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@bench_options.as_json
 @click.option("--quick", is_flag=True, help="Fewer seeds, days and mixes: a few minutes.")
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=None,
-    help=f"Directory of the real traces. Default: ${ENVIRONMENT_VARIABLE}, else ../shared/data; none: without them.",
-)
+@bench_options.data("; none: without them")
 @click.option("--seed", type=int, default=SEED, show_default=True, help="Seed of every draw.")
-@click.option(
-    "--report",
-    type=click.Path(exists=True, dir_okay=False, writable=True, path_type=Path),
-    default=None,
-    help="Markdown file with a pair of marks, between which the figures are written.",
-)
+@bench_options.report()
 @click.option(
     "--picture",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
@@ -106,31 +85,19 @@ def bench_drift(
         return
     Console().print(Markdown(render_drift(figures)))
     if "real" not in figures:
-        click.echo(f"skipped: no real traces here; set {ENVIRONMENT_VARIABLE} to their directory")
+        click.echo(bench_options.SKIPPED)
 
 
 @bench.command("budget")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@bench_options.as_json
 @click.option("--quick", is_flag=True, help="Fewer quotas.")
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=None,
-    help=f"Directory of the real traces. Default: ${ENVIRONMENT_VARIABLE}, else ../shared/data.",
-)
+@bench_options.data()
 @click.option("--seed", type=int, default=SEED, show_default=True, help="Seed of the draws from the real day.")
-@click.option(
-    "--report",
-    type=click.Path(exists=True, dir_okay=False, writable=True, path_type=Path),
-    default=None,
-    help="Markdown file with a pair of marks, between which the figures are written; its picture is written beside it.",
-)
+@bench_options.report("; its picture is written beside it")
 def bench_budget(*, as_json: bool, quick: bool, data: Path | None, seed: int, report: Path | None) -> None:
     """Two services with opposite peaks: one shared quota of GPUs against fixed halves."""
-    directory = data or data_directory()
+    directory = bench_options.traces_or_skip(data, as_json=as_json)
     if directory is None:
-        message = f"skipped: no real traces here; set {ENVIRONMENT_VARIABLE} to their directory"
-        click.echo(json.dumps({"skipped": message}) if as_json else message)
         return
     with progress_bar("reading traces") as progress:
         outcome = run_budget_benchmark(directory, quick=quick, seed=seed, progress=progress)
@@ -142,27 +109,15 @@ def bench_budget(*, as_json: bool, quick: bool, data: Path | None, seed: int, re
 
 
 @bench.command("variants")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@bench_options.as_json
 @click.option("--hours", type=click.FloatRange(0.1, 24.0), default=24.0, show_default=True, help="Hours to measure.")
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=None,
-    help=f"Directory of the real traces. Default: ${ENVIRONMENT_VARIABLE}, else ../shared/data.",
-)
+@bench_options.data()
 @click.option("--seed", type=int, default=SEED, show_default=True, help="Seed of the draw from the real day.")
-@click.option(
-    "--report",
-    type=click.Path(exists=True, dir_okay=False, writable=True, path_type=Path),
-    default=None,
-    help="Markdown file with a pair of marks, between which the figures are written.",
-)
+@bench_options.report()
 def bench_variants(*, as_json: bool, hours: float, data: Path | None, seed: int, report: Path | None) -> None:
     """Two pools of one model behind one gateway: as variants, each alone, and with a fixed split."""
-    directory = data or data_directory()
+    directory = bench_options.traces_or_skip(data, as_json=as_json)
     if directory is None:
-        message = f"skipped: no real traces here; set {ENVIRONMENT_VARIABLE} to their directory"
-        click.echo(json.dumps({"skipped": message}) if as_json else message)
         return
     with progress_bar("reading traces") as progress:
         outcome = run_variants_benchmark(directory, plan=real_plan(hours=hours, seed=seed), progress=progress)

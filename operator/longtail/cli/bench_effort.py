@@ -9,28 +9,18 @@ from rich.table import Table
 
 from longtail.api.spec import ReasoningServingSpec
 from longtail.api.to_policy import effort
+from longtail.cli import bench_options
 from longtail.cli.progress import progress_bar
 from longtail.workbench.bench_effort import run_effort_benchmark, ways
 from longtail.workbench.bench_effort_report import draw, render, table
 from longtail.workbench.bench_report import replace_figures
-from longtail.workbench.traces.catalogue import ENVIRONMENT_VARIABLE, data_directory
 
 
 @click.command("effort")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=None,
-    help=f"Directory of the real traces. Default: ${ENVIRONMENT_VARIABLE}, else ../shared/data.",
-)
+@bench_options.as_json
+@bench_options.data()
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Runs of each way.")
-@click.option(
-    "--report",
-    type=click.Path(exists=True, dir_okay=False, writable=True, path_type=Path),
-    default=None,
-    help="Markdown file with a pair of marks, between which the figures are written.",
-)
+@bench_options.report()
 @click.option(
     "--picture",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
@@ -39,10 +29,8 @@ from longtail.workbench.traces.catalogue import ENVIRONMENT_VARIABLE, data_direc
 )
 def bench_effort(*, as_json: bool, data: Path | None, seeds: int, report: Path | None, picture: Path | None) -> None:
     """Twice as much demand as there are GPUs, with and without less thinking, and what is answered in time."""
-    directory = data or data_directory()
+    directory = bench_options.traces_or_skip(data, as_json=as_json)
     if directory is None:
-        message = f"skipped: no real traces here; set {ENVIRONMENT_VARIABLE} to their directory"
-        click.echo(json.dumps({"skipped": message}) if as_json else message)
         return
     written = {
         "scaleTargetRef": {"kind": "Deployment", "name": "r1"},
