@@ -17,10 +17,10 @@ from longtail.cli.recording import (
     Span,
     bars,
     duration,
-    from_cluster,
-    from_file,
+    named,
     past_of,
     read_span,
+    resource_of,
     service_of,
     source_of,
     step_of,
@@ -82,16 +82,10 @@ def backtest(
     context: str | None,
 ) -> None:
     """Replay the recorded load of a ReasoningServing: what it would cost with these fields, others, or peers."""
-    namespace, slash, name = resource.partition("/")
-    if not (namespace and slash and name) or "/" in name:
-        raise click.BadParameter(f"{resource!r} is not NAMESPACE/NAME", param_hint="NAMESPACE/NAME")
+    namespace, name = named(resource, option="NAMESPACE/NAME")
     seconds = duration(since)
     span = Span(seconds, step_of(step, seconds), cache.expanduser())
-    body = (
-        from_file(manifest, namespace, name)
-        if manifest
-        else asyncio.run(from_cluster(namespace, name, kubeconfig, context))
-    )
+    body = resource_of(namespace, name, manifest=manifest, kubeconfig=kubeconfig, context=context)
     candidates, past = candidates_of(body, [parse_field(field) for field in fields], grid=grid)
     source = source_of(url, scrape_interval_seconds, past.signals.source)
     with bars() as bar:

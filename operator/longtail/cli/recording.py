@@ -1,5 +1,6 @@
 """One resource, and what a Prometheus recorded of it: for commands that look back."""
 
+import asyncio
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import click
 import yaml
 from rich.console import Console
 from rich.progress import Progress as Bar
@@ -201,6 +203,32 @@ async def from_cluster(namespace: str, name: str, kubeconfig: str | None, contex
         except NotFound as missing:
             raise NotFound(f"there is no ReasoningServing {namespace}/{name} in this cluster") from missing
     return body
+
+
+def named(text: str, *, option: str) -> tuple[str, str]:
+    """Namespace and name of ``NAMESPACE/NAME``.
+
+    Raises:
+        BadParameter: it is no such name; blames ``option``.
+    """
+    namespace, slash, name = text.partition("/")
+    if not (namespace and slash and name) or "/" in name:
+        raise click.BadParameter(f"{text!r} is not NAMESPACE/NAME", param_hint=option)
+    return namespace, name
+
+
+def resource_of(
+    namespace: str, name: str, *, manifest: Path | None, kubeconfig: str | None, context: str | None
+) -> dict[str, Any]:
+    """A resource out of a manifest, or without one as the API server has it.
+
+    Raises:
+        SpecError: it is not in the manifest.
+        ClusterError: it cannot be read.
+    """
+    if manifest is not None:
+        return from_file(manifest, namespace, name)
+    return asyncio.run(from_cluster(namespace, name, kubeconfig, context))
 
 
 @contextmanager

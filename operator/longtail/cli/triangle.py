@@ -21,10 +21,10 @@ from longtail.cli.recording import (
     Span,
     bars,
     duration,
-    from_cluster,
-    from_file,
+    named,
     past_of,
     read_span,
+    resource_of,
     service_of,
     source_of,
     step_of,
@@ -95,13 +95,13 @@ def service_frontier(resource: str, history: History, *, out: Path | None, pictu
     Raises:
         SettingsError: there is no such past, or no such point.
     """
-    namespace, slash, name = resource.partition("/")
-    if not (namespace and slash and name) or "/" in name:
-        raise click.BadParameter(f"{resource!r} is not NAMESPACE/NAME", param_hint="--service")
-    body = (
-        from_file(history.manifest, namespace, name)
-        if history.manifest
-        else asyncio.run(from_cluster(namespace, name, history.kubeconfig, history.context))
+    namespace, name = named(resource, option="--service")
+    body = resource_of(
+        namespace,
+        name,
+        manifest=history.manifest,
+        kubeconfig=history.kubeconfig,
+        context=history.context,
     )
     base = apply_fields(body, [])
     spec = read_spec(base)
