@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from longtail.cluster.store import Store
+from longtail.control.budget_metrics import BudgetCollector
 from longtail.control.clock import SystemClock
 from longtail.control.metrics import FleetCollector, OperatorMetrics
+from longtail.policy.fleet import Fleet
 from longtail.signals import sglang, vllm
 from longtail.signals.sources import LabelNames
 
@@ -34,6 +36,7 @@ def published() -> set[str]:
     metrics = OperatorMetrics(clock=SystemClock())
     metrics.leads(lambda: True)
     metrics.registry.register(FleetCollector(outcomes=list, store=Store()))
+    metrics.registry.register(BudgetCollector(fleet=lambda: Fleet(services=())))
     names: set[str] = set()
     for family in metrics.registry.collect():
         suffixes = {"counter": ("_total",), "histogram": _FIGURES_OF_A_HISTOGRAM}.get(family.type, ("",))
@@ -89,9 +92,13 @@ class TestDashboards:
         assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)
 
 
+def shown_by(uid: str) -> set[str]:
+    (board,) = (board for board in (param.values[0] for param in DASHBOARDS) if board["uid"] == uid)
+    return {name for expression in expressions(board) for name in _OURS.findall(expression)}
+
+
 def test_the_dashboards_show_what_a_pool_is_asked_about() -> None:
-    (service,) = (board for board in (param.values[0] for param in DASHBOARDS) if board["uid"] == "longtail-service")
-    shown = {name for expression in expressions(service) for name in _OURS.findall(expression)}
+    shown = shown_by("longtail-service")
     assert {
         "longtail_demand_slots_upper",
         "longtail_draining_replicas",
@@ -100,7 +107,14 @@ def test_the_dashboards_show_what_a_pool_is_asked_about() -> None:
         "longtail_kv_used_tokens",
         "longtail_output_length_p99_tokens",
         "longtail_forecast_coverage_ratio",
+        "longtail_effort_level",
+        "longtail_class_work_ratio",
+        "longtail_timeout_cascade",
     } <= shown
+
+
+def test_the_fleet_shows_what_is_left_of_a_quota() -> None:
+    assert {"longtail_gpu_budget_gpus", "longtail_gpu_budget_held_gpus"} <= shown_by("longtail-fleet")
 
 
 @pytest.mark.parametrize("engine", [pytest.param(vllm, id="vllm"), pytest.param(sglang, id="sglang")])
