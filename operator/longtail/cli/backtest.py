@@ -11,13 +11,13 @@ import click
 from rich.console import Console
 
 from longtail.api.resource import read_spec
+from longtail.cli import past_options, resource_options
 from longtail.cli.backtest_fields import apply_fields, parse_field, small_grid
 from longtail.cli.backtest_report import report
 from longtail.cli.recording import (
     Span,
     bars,
     duration,
-    named,
     past_of,
     read_span,
     resource_of,
@@ -37,17 +37,10 @@ from longtail.workbench.peers.view import Policy
 
 @click.command()
 @click.argument("resource", metavar="NAMESPACE/NAME")
-@click.option("--since", default="7d", show_default=True, help="How far back: a number and s, m, h, d or w.")
-@click.option("--step", default=None, help="Seconds between two decisions. Default: 15 for a day, 60 for a week.")
-@click.option("--source", "url", default=None, help="URL of the Prometheus. Default: as `longtail run` is configured.")
-@click.option("--scrape-interval-seconds", type=float, default=15.0, show_default=True, help="Of that Prometheus.")
-@click.option(
-    "--file",
-    "manifest",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=None,
-    help="Manifest with the resource. Default: it is read from the cluster.",
-)
+@past_options.since("7d")
+@past_options.step(", 60 for a week")
+@past_options.prometheus()
+@past_options.manifest("the resource")
 @click.option("--against", default="", help="Peers by name, or by the beginning of their names: hpa,keda.")
 @click.option("--set", "fields", multiple=True, metavar="spec.FIELD=VALUE", help="Change a field of the resource.")
 @click.option("--grid/--no-grid", default=True, show_default=True, help="Try other values of a few fields.")
@@ -55,15 +48,8 @@ from longtail.workbench.peers.view import Policy
 @click.option(
     "--json", "output", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Figures as JSON."
 )
-@click.option(
-    "--cache",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("~/.cache/longtail/backtest"),
-    show_default=True,
-    help="Keeps what was read, so that a second run, or one that broke off, need not read it again.",
-)
-@click.option("--kubeconfig", default=None, help="Path of a kubeconfig. Default: kubectl's.")
-@click.option("--context", default=None, help="Context of the kubeconfig. Default: its current one.")
+@past_options.cache("backtest")
+@resource_options.cluster
 def backtest(
     *,
     resource: str,
@@ -82,7 +68,7 @@ def backtest(
     context: str | None,
 ) -> None:
     """Replay the recorded load of a ReasoningServing: what it would cost with these fields, others, or peers."""
-    namespace, name = named(resource, option="NAMESPACE/NAME")
+    namespace, name = resource_options.named(resource, option="NAMESPACE/NAME")
     seconds = duration(since)
     span = Span(seconds, step_of(step, seconds), cache.expanduser())
     body = resource_of(namespace, name, manifest=manifest, kubeconfig=kubeconfig, context=context)

@@ -18,6 +18,7 @@ from rich.progress import Progress as Bar
 from longtail.api import to_policy
 from longtail.api.resource import KIND, read_spec
 from longtail.api.spec import ReasoningServingSpec
+from longtail.cli import past_options, resource_options
 from longtail.cli.backtest_fields import apply_fields, parse_field
 from longtail.cli.cost_report import CostReport, report_of, table
 from longtail.cli.recording import (
@@ -97,26 +98,12 @@ class _Options:
     default=None,
     help="File of prices. Default: LONGTAIL_PRICES_FILE, else what the operator published last.",
 )
-@click.option("--source", "url", default=None, help="URL of the Prometheus. Default: as `longtail run` is configured.")
-@click.option("--scrape-interval-seconds", type=float, default=15.0, show_default=True, help="Of that Prometheus.")
-@click.option(
-    "--file",
-    "manifest",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=None,
-    help="Manifest with resources and their targets. Default: they are read from the cluster.",
-)
+@past_options.prometheus()
+@past_options.manifest("resources and their targets", is_read="they are read")
 @click.option("--set", "fields", multiple=True, metavar="spec.FIELD=VALUE", help="Such as spec.gpus.perReplica=8.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="For whom.")
-@click.option(
-    "--cache",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("~/.cache/longtail/cost"),
-    show_default=True,
-    help="Keeps what was read, so that a second run, or one that broke off, need not read it again.",
-)
-@click.option("--kubeconfig", default=None, help="Path of a kubeconfig. Default: kubectl's.")
-@click.option("--context", default=None, help="Context of the kubeconfig. Default: its current one.")
+@past_options.cache("cost")
+@resource_options.cluster
 def cost(
     *,
     resource: str,

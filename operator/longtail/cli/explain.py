@@ -17,6 +17,7 @@ from rich.text import Text
 from longtail.api.resource import read_spec
 from longtail.api.spec import ReasoningServingSpec
 from longtail.api.status import Condition, ConditionStatus, CostStatus, ReasoningServingStatus
+from longtail.cli import resource_options
 from longtail.cluster.client import connect
 from longtail.cluster.kinds import SERVINGS
 from longtail.errors import ClusterError, NotFound, SpecError
@@ -48,13 +49,10 @@ _GOOD_WHEN_FALSE = frozenset({"Conflict", "ScalingLimited", "CapacityPending", "
 
 @click.command()
 @click.argument("resource", metavar="NAMESPACE/NAME")
-@click.option("--kubeconfig", default=None, help="Path of a kubeconfig. Default: kubectl's.")
-@click.option("--context", default=None, help="Context of the kubeconfig. Default: its current one.")
+@resource_options.cluster
 def explain(*, resource: str, kubeconfig: str | None, context: str | None) -> None:
     """Explain the number of replicas of a ReasoningServing, step by step."""
-    namespace, slash, name = resource.partition("/")
-    if not (namespace and slash and name) or "/" in name:
-        raise click.BadParameter(f"{resource!r} is not NAMESPACE/NAME", param_hint="NAMESPACE/NAME")
+    namespace, name = resource_options.named(resource, option="NAMESPACE/NAME")
     body = asyncio.run(_read(namespace, name, kubeconfig=kubeconfig, context=context))
     Console(highlight=False, soft_wrap=False).print(explanation(body))
 

@@ -11,7 +11,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import click
 import yaml
 from rich.console import Console
 from rich.progress import Progress as Bar
@@ -203,18 +202,6 @@ async def from_cluster(namespace: str, name: str, kubeconfig: str | None, contex
         except NotFound as missing:
             raise NotFound(f"there is no ReasoningServing {namespace}/{name} in this cluster") from missing
     return body
-
-
-def named(text: str, *, option: str) -> tuple[str, str]:
-    """Namespace and name of ``NAMESPACE/NAME``.
-
-    Raises:
-        BadParameter: it is no such name; blames ``option``.
-    """
-    namespace, slash, name = text.partition("/")
-    if not (namespace and slash and name) or "/" in name:
-        raise click.BadParameter(f"{text!r} is not NAMESPACE/NAME", param_hint=option)
-    return namespace, name
 
 
 def resource_of(

@@ -16,12 +16,12 @@ from rich.text import Text
 from longtail.api.effort import Effort
 from longtail.api.resource import read_spec
 from longtail.api.to_policy import effort
+from longtail.cli import past_options, resource_options
 from longtail.cli.backtest_fields import apply_fields
 from longtail.cli.recording import (
     Span,
     bars,
     duration,
-    named,
     past_of,
     read_span,
     resource_of,
@@ -62,27 +62,14 @@ def history_options(command: _F) -> _F:
     """Add the options of `History`, and ``--service``."""
     options: Sequence[Callable[[_F], _F]] = (
         click.option("--service", metavar="NAMESPACE/NAME", default=None, help="A service, for its own past."),
-        click.option("--since", default="1d", show_default=True, help="How far back: a number and s, m, h, d or w."),
-        click.option("--step", default=None, help="Seconds between two decisions. Default: 15 for a day."),
-        click.option("--source", "url", default=None, help="URL of the Prometheus."),
-        click.option("--scrape-interval-seconds", type=float, default=15.0, show_default=True),
-        click.option(
-            "--file",
-            "manifest",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            default=None,
-            help="Manifest with the service. Default: it is read from the cluster.",
-        ),
+        past_options.since("1d"),
+        past_options.step(),
+        past_options.prometheus(brief=True),
+        past_options.manifest("the service"),
         click.option("--gpus-per-replica", type=float, default=1.0, show_default=True),
         click.option("--point", metavar="LEVEL@PERCENT", default=None, help="Print the fields of a point, as low@95."),
-        click.option(
-            "--cache",
-            type=click.Path(file_okay=False, path_type=Path),
-            default=Path("~/.cache/longtail/backtest"),
-            show_default=True,
-        ),
-        click.option("--kubeconfig", default=None, help="Path of a kubeconfig. Default: kubectl's."),
-        click.option("--context", default=None, help="Context of the kubeconfig. Default: its current one."),
+        past_options.cache("backtest", brief=True),
+        resource_options.cluster,
     )
     for option in reversed(options):
         command = option(command)
@@ -95,7 +82,7 @@ def service_frontier(resource: str, history: History, *, out: Path | None, pictu
     Raises:
         SettingsError: there is no such past, or no such point.
     """
-    namespace, name = named(resource, option="--service")
+    namespace, name = resource_options.named(resource, option="--service")
     body = resource_of(
         namespace,
         name,
