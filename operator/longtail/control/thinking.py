@@ -13,7 +13,8 @@ from longtail.control.outcome import Outcome
 from longtail.control.parallel import in_parallel
 from longtail.errors import ClusterError
 from longtail.policy.decision import Effort
-from longtail.policy.fleet import EffortPolicy, Mode, ServiceKey
+from longtail.policy.effort import is_told
+from longtail.policy.fleet import ServiceKey
 
 logger = logging.getLogger(__name__)
 
@@ -81,11 +82,11 @@ class EffortPublisher:
 
 
 def is_published(outcome: Outcome) -> bool:
-    """Whether the gateway is told: only by a service in mode Active, for Advise writes nothing."""
+    """Whether the gateway is told the level of a service."""
     spec = outcome.view.record.spec
     if spec is None or spec.effort is None or outcome.view.target is None:
         return False
-    return spec.effort.policy is EffortPolicy.PUBLISH and effective_mode(outcome.view) is Mode.ACTIVE
+    return is_told(spec.effort.policy, effective_mode(outcome.view))
 
 
 def effort_status(outcome: Outcome) -> EffortStatus | None:

@@ -32,9 +32,14 @@ WORTH = 0.02
 """Share of the replicas that a lower level must save more than a milder one to be preferred."""
 
 
+def is_told(policy: EffortPolicy, mode: Mode) -> bool:
+    """Whether the gateway is told the level: only in mode Active, for Advise writes nothing."""
+    return policy is EffortPolicy.PUBLISH and mode is Mode.ACTIVE
+
+
 def in_force(service: Service) -> bool:
-    """Whether the gateway is told."""
-    return service.effort is not None and service.effort.policy is EffortPolicy.PUBLISH and service.mode is Mode.ACTIVE
+    """Whether a level that is chosen for a service limits its requests."""
+    return service.effort is not None and is_told(service.effort.policy, service.mode)
 
 
 def parameters(service: Service, *, memory: ServiceMemory) -> ServiceParameters:

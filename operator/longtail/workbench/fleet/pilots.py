@@ -7,10 +7,10 @@ from typing import Any, Generic, TypeVar
 from longtail.demand.observation import Observation
 from longtail.demand.parameters import CapacityOverride, Objective, ServiceParameters
 from longtail.policy.decision import Decision
+from longtail.policy.effort import is_told
 from longtail.policy.fleet import (
     Behavior,
     DrainRules,
-    EffortPolicy,
     EffortRules,
     Fleet,
     GpuBudget,
@@ -178,7 +178,7 @@ class LongtailPool:
 
     def _thinking_tokens(self, decision: Decision) -> int | None:
         """The limit that gateways read: only where it is published."""
-        if self.effort is None or self.effort.policy is not EffortPolicy.PUBLISH or decision.effort is None:
+        if self.effort is None or not is_told(self.effort.policy, Mode.ACTIVE) or decision.effort is None:
             return None
         return decision.effort.level.thinking_tokens
 
