@@ -16,7 +16,7 @@ class ProcessError(HarnessError):
 
 
 class CommandError(HarnessError):
-    """kubectl returned an error; the message holds its arguments and what it wrote."""
+    """A command, kubectl or our own, returned an error; the message holds its arguments and what it wrote."""
 
 
 class NotYetError(HarnessError):

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import requests
 import yaml
 
+from longtail_e2e.commands import PROGRAM
 from longtail_e2e.kubectl import Kubectl
 from longtail_e2e.ports import LOOPBACK, PortReservation
 from longtail_e2e.processes import Command, ProcessGroup, wait_until
@@ -18,7 +19,6 @@ from longtail_e2e.processes import Command, ProcessGroup, wait_until
 OPERATOR: Final = "longtail"
 ENGINES: Final = "engines"
 NAMESPACE: Final = "longtail-system"
-_PROGRAM: Final = str(Path(sys.executable).with_name("longtail"))
 USER: Final = f"system:serviceaccount:{NAMESPACE}:{OPERATOR}"
 
 # All that the operator needs, and nothing else: the tests run it with exactly this.
@@ -171,7 +171,7 @@ class Operator:
         *,
         kubeconfig: Path,
         sources: Mapping[str, Any],
-        program: Sequence[str] = (_PROGRAM,),
+        program: Sequence[str] = (PROGRAM,),
         wait: bool = True,
     ) -> None:
         """Start it and return when it decides, or at once; ``program`` is what to run in place of ``longtail``."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 import requests
 import yaml
 
-from longtail_e2e.build import Components
+from longtail_e2e.build import Components, ensure_components
 from longtail_e2e.errors import HarnessError
 from longtail_e2e.ports import LOOPBACK, PortReservation, wait_until_free
 from longtail_e2e.processes import Command, Outage, ProcessGroup
@@ -205,6 +206,25 @@ class Prometheus:
         if self._accepts_the_past:
             content["storage"] = {"tsdb": {"out_of_order_time_window": "30d"}}
         self._configuration.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+@contextmanager
+def past_prometheus(directory: Path) -> Iterator[Prometheus]:
+    """One without a cluster and without targets, for samples of the last weeks; it ends with the context."""
+    processes, ports = ProcessGroup(directory), PortReservation()
+    prometheus = Prometheus(
+        components=ensure_components(),
+        processes=processes,
+        ports=ports,
+        directory=directory / "prometheus",
+        accepts_the_past=True,
+    )
+    try:
+        prometheus.start()
+        yield prometheus
+    finally:
+        processes.stop_all()
+        ports.release()
 
 
 def target_group(target: Target) -> dict[str, Any]:

@@ -5,9 +5,6 @@ counted them. The command is run as a user runs it.
 """
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,9 +19,8 @@ from longtail.workbench.schedule import start_at_once
 from longtail.workbench.traces import arrivals, lengths
 from longtail.workbench.traces.trace import Floats, Mask, Trace
 from longtail_e2e import Prometheus
-from longtail_e2e.build import ensure_components
-from longtail_e2e.ports import PortReservation
-from longtail_e2e.processes import ProcessGroup
+from longtail_e2e.commands import longtail
+from longtail_e2e.prometheus import past_prometheus
 from longtail_e2e.remote_write import TimeSeries
 
 pytestmark = pytest.mark.e2e
@@ -102,23 +98,10 @@ def written(series: Series, start: float) -> Iterator[TimeSeries]:
 
 @pytest.fixture(scope="module")
 def week(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    directory = tmp_path_factory.mktemp("week")
-    processes, ports = ProcessGroup(directory), PortReservation()
-    prometheus = Prometheus(
-        components=ensure_components(),
-        processes=processes,
-        ports=ports,
-        directory=directory / "prometheus",
-        accepts_the_past=True,
-    )
-    try:
-        prometheus.start()
+    with past_prometheus(tmp_path_factory.mktemp("week")) as prometheus:
         start = time.time() // STEP_SECONDS * STEP_SECONDS - WEEK_SECONDS
         prometheus.write(written(simulated_week(), start))
         yield prometheus
-    finally:
-        processes.stop_all()
-        ports.release()
 
 
 def run(week: Prometheus, directory: Path, *arguments: str, fails: bool = False, triangle: bool = False) -> str:
@@ -129,19 +112,15 @@ def run(week: Prometheus, directory: Path, *arguments: str, fails: bool = False,
         "metadata: {name: r1}\n"
         "spec: {scaleTargetRef: {name: r1}, maxReplicas: 12, capacity: {maxConcurrentRequests: 8}}\n"
     )
-    command = [
-        str(Path(sys.executable).with_name("longtail")),
+    return longtail(
         *(("frontier", "--service") if triangle else ("backtest",)),
         f"{NAMESPACE}/r1",
-        *("--source", week.url, "--file", str(manifest), "--cache", str(directory / "cache")),
+        *("--source", week.url, "--file", manifest, "--cache", directory / "cache"),
         *("--scrape-interval-seconds", str(SCRAPE_SECONDS), "--step", str(STEP_SECONDS)),
         *("--since", "12h"),
         *arguments,
-    ]
-    environment = {**os.environ, "COLUMNS": "160"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
-    assert (done.returncode != 0) == fails, done.stderr
-    return done.stderr if fails else done.stdout
+        fails=fails,
+    )
 
 
 def test_a_week_is_replayed_against_peers_and_other_fields(week: Prometheus, tmp_path: Path) -> None:
@@ -200,7 +179,6 @@ def test_a_point_that_is_not_there_is_named(week: Prometheus, tmp_path: Path) ->
     said = run(week, tmp_path, "--since", "2h", "--point", "low@96", triangle=True, fails=True)
     assert "low@96" in said
     assert "low@95" in said
-    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(
@@ -215,4 +193,3 @@ def test_a_point_that_is_not_there_is_named(week: Prometheus, tmp_path: Path) ->
 def test_what_is_wrong_is_named(week: Prometheus, tmp_path: Path, arguments: list[str], says: list[str]) -> None:
     said = run(week, tmp_path, "--no-grid", *arguments, fails=True)
     assert all(word in said for word in says)
-    assert "Traceback" not in said

@@ -7,9 +7,6 @@ operators of which the second took over from the first. The command is run as a 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,18 +19,15 @@ import yaml
 from longtail.policy.accounting import PHASES
 from longtail.workbench.traces.trace import Floats
 from longtail_e2e import Cluster, Prometheus, wait_until
-from longtail_e2e.build import ensure_components
+from longtail_e2e.commands import longtail
 from longtail_e2e.operator import OPERATOR, Operator, apply_definition
-from longtail_e2e.ports import PortReservation
-from longtail_e2e.processes import ProcessGroup
-from longtail_e2e.prometheus import Target
+from longtail_e2e.prometheus import Target, past_prometheus
 from longtail_e2e.remote_write import TimeSeries
 from longtail_e2e.world import World
 
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = str(Path(sys.executable).with_name("longtail"))
 NAMESPACE = "inference"
 HOUR = 3600
 SCRAPE_SECONDS = 30
@@ -87,25 +81,12 @@ def operators(now: float) -> Iterator[TimeSeries]:
 
 @pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    directory = tmp_path_factory.mktemp("day")
-    processes, ports = ProcessGroup(directory), PortReservation()
-    prometheus = Prometheus(
-        components=ensure_components(),
-        processes=processes,
-        ports=ports,
-        directory=directory / "prometheus",
-        accepts_the_past=True,
-    )
-    try:
-        prometheus.start()
+    with past_prometheus(tmp_path_factory.mktemp("day")) as prometheus:
         now = time.time()
         prometheus.write(engine(STEADY, now - 25 * HOUR, now, answers=ANSWERS))
         prometheus.write(engine(PASSING, now - 12 * HOUR, now - 6 * HOUR, answers=ANSWERS))
         prometheus.write(operators(now))
         yield prometheus
-    finally:
-        processes.stop_all()
-        ports.release()
 
 
 def manifest(directory: Path, *more: Mapping[str, Any]) -> Path:
@@ -136,24 +117,9 @@ def resource(name: str, **spec: Any) -> dict[str, Any]:
     }
 
 
-def cost(*arguments: str | Path, fails: bool = False, **environment: str) -> str:
-    command = [PROGRAM, "cost", *map(str, arguments)]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "COLUMNS": "220", **environment},
-        check=False,
-    )
-    assert (done.returncode != 0) == fails, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr if fails else done.stdout
-
-
 def recorded(day: Prometheus, directory: Path, *arguments: str, file: Path | None = None) -> str:
-    return cost(
-        *(NAMESPACE, "--source", day.url, "--file", file or manifest(directory)),
+    return longtail(
+        *("cost", NAMESPACE, "--source", day.url, "--file", file or manifest(directory)),
         *("--cache", directory / "cache", "--scrape-interval-seconds", str(SCRAPE_SECONDS), "--since", "24h"),
         *arguments,
     )
@@ -253,7 +219,8 @@ def test_what_is_wrong_is_named(day: Prometheus, tmp_path: Path, arguments: list
     bad = tmp_path / "bad.yaml"
     bad.write_text("{currency: USD, gpuHour: {H100: -1}}")
     given = [str(bad) if argument == "BAD" else argument for argument in arguments]
-    said = cost(*given, "--source", day.url, "--file", manifest(tmp_path), "--cache", tmp_path / "cache", fails=True)
+    where = ("--source", day.url, "--file", manifest(tmp_path), "--cache", tmp_path / "cache")
+    said = longtail("cost", *given, *where, fails=True)
     assert all(word in said for word in says)
 
 
@@ -301,8 +268,8 @@ def test_the_operator_counts_what_a_pool_costs_and_the_command_adds_it_up(world:
     assert status["lastDay"]["startingPercent"] + status["lastDay"]["headroomPercent"] <= 100
 
     def report() -> dict[str, Any]:
-        said = cost(
-            *(world.namespace, "--since", "20m", "--output", "json", "--source", world.cluster.prometheus_url),
+        said = longtail(
+            *("cost", world.namespace, "--since", "20m", "--output", "json", "--source", world.cluster.prometheus_url),
             *("--scrape-interval-seconds", "1", "--cache", tmp_path, "--kubeconfig", world.cluster.kubeconfig),
         )
         total: dict[str, Any] = json.loads(said)["total"]
