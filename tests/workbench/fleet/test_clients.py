@@ -22,37 +22,23 @@ from longtail.workbench.fleet.setting import Clients, ReplicaSize, Requests, Rou
 from longtail.workbench.fleet.simulation import Sight, simulate
 from longtail.workbench.traces.trace import Trace
 
-PACE = 0.5
+from .disturbed import PACE, disturb, opened, operations, trace_of
+
 HOUR = 3600.0
 
 
-def trace_of(pairs, *, reasoning=None):
-    """Requests as (arrival in tenths, prompt, output)."""
-    arrivals, prompts, outputs = (np.array(column) for column in zip(*sorted(pairs), strict=True))
-    return Trace("t", arrivals / 10.0, prompts, outputs, reasoning)
-
-
 def engines_of(replicas, slots, clients, *, routing=Routing.LEAST_LOADED):
-    engines = ClientEngines(ReplicaSize(slots=slots, seconds_per_token=PACE), routing, clients)
-    for _ in range(replicas):
-        engines.open(engines.add_row())
-    return engines
+    return opened(ClientEngines(ReplicaSize(slots=slots, seconds_per_token=PACE), routing, clients), replicas)
 
 
 requests = st.lists(st.tuples(st.integers(0, 300), st.integers(1, 9), st.integers(1, 40)), min_size=1, max_size=40)
 patience = st.builds(Clients, st.sampled_from([3.0, 7.5, 20.0]), st.integers(0, 2), st.sampled_from([0.0, 4.0]))
-operations = st.lists(
-    st.tuples(st.sampled_from(["open", "close", "kill", "add", "pass"]), st.integers(0, 5), st.integers(0, 20)),
-    max_size=20,
-)
 
 
 @given(requests, st.integers(1, 3), st.integers(1, 3), st.sampled_from(Routing), st.integers(1, 5))
 def test_clients_that_never_give_up_are_served_like_any_others(pairs, replicas, slots, routing, steps):
     trace = trace_of(pairs)
-    plain = Engines(ReplicaSize(slots=slots, seconds_per_token=PACE), routing)
-    for _ in range(replicas):
-        plain.open(plain.add_row())
+    plain = opened(Engines(ReplicaSize(slots=slots, seconds_per_token=PACE), routing), replicas)
     patient = engines_of(replicas, slots, Clients(timeout_seconds=1e9), routing=routing)
     for engines in (plain, patient):
         arrivals = Arrivals(Requests.of(trace).chunks())
@@ -65,22 +51,9 @@ def test_clients_that_never_give_up_are_served_like_any_others(pairs, replicas, 
 
 @given(requests, patience, operations, st.sampled_from(Routing))
 def test_every_request_is_answered_given_up_under_way_or_about_to_be_asked_again(pairs, clients, operations, routing):
-    engines, at = engines_of(2, 2, clients, routing=routing), 0.0
+    engines = engines_of(2, 2, clients, routing=routing)
     arrivals = Arrivals(Requests.of(trace_of(pairs)).chunks())
-    rows, gone, killed = [0, 1], set(), 0
-    for what, which, seconds in operations:
-        at += seconds / 4
-        engines.advance(arrivals, at)
-        row = rows[which % len(rows)]
-        if what == "add":
-            rows.append(engines.add_row())
-            engines.open(rows[-1])
-        elif what == "kill" and row not in gone:
-            killed += len(engines.kill(row, at_seconds=at))
-            gone.add(row)
-        elif what in {"open", "close"} and row not in gone:
-            getattr(engines, what)(row)
-        engines.dispatch(at)
+    for at, killed in disturb(engines, arrivals, operations):
         under_way = engines.running_requests + engines.waiting_requests + len(engines._again)
         assert engines.arrived_requests == len(engines.asked)
         assert len(engines.asked) == len(engines.finished) + len(engines.lost) + under_way

@@ -13,22 +13,12 @@ from longtail.workbench.fleet.setting import ReplicaSize, Requests, Routing
 from longtail.workbench.schedule import first_come_first_served
 from longtail.workbench.traces.trace import Trace
 
-PACE = 0.5
-
-
-def trace_of(pairs):
-    """Requests as (arrival in tenths, prompt, output)."""
-    rows = sorted(pairs)
-    arrivals, prompts, outputs = (np.array(column) for column in zip(*rows, strict=True))
-    return Trace("t", arrivals / 10.0, prompts, outputs)
+from .disturbed import PACE, disturb, opened, operations, trace_of
 
 
 def engines_of(replicas, slots, *, routing=Routing.LEAST_LOADED, kv=None):
     size = ReplicaSize(slots=slots, seconds_per_token=PACE, kv_capacity_tokens=kv, kv_limits=kv is not None)
-    engines = (Engines if kv is None else KvEngines)(size, routing)
-    for _ in range(replicas):
-        engines.open(engines.add_row())
-    return engines
+    return opened((Engines if kv is None else KvEngines)(size, routing), replicas)
 
 
 requests = st.lists(
@@ -49,12 +39,6 @@ def test_a_fixed_number_of_replicas_serves_exactly_as_the_schedule_says(pairs, r
     assert sorted(request[0] for request in engines.finished) == sorted(schedule.finish_seconds)
 
 
-operations = st.lists(
-    st.tuples(st.sampled_from(["open", "close", "kill", "add", "pass"]), st.integers(0, 5), st.integers(0, 20)),
-    max_size=30,
-)
-
-
 @given(requests, operations, st.sampled_from(Routing), st.sampled_from([None, 60.0]))
 def test_every_request_is_finished_running_waiting_or_was_sent_again_whatever_the_replicas_do(
     pairs, operations, routing, kv
@@ -62,20 +46,7 @@ def test_every_request_is_finished_running_waiting_or_was_sent_again_whatever_th
     trace = trace_of(pairs)
     engines = engines_of(2, 3, routing=routing, kv=kv)
     arrivals = Arrivals(Requests.of(trace).chunks())
-    rows, gone, killed, at = [0, 1], set(), 0, 0.0
-    for what, which, seconds in operations:
-        at += seconds / 4
-        engines.advance(arrivals, at)
-        row = rows[which % len(rows)]
-        if what == "add":
-            rows.append(engines.add_row())
-            engines.open(rows[-1])
-        elif what == "kill" and row not in gone:
-            killed += len(engines.kill(row, at_seconds=at))
-            gone.add(row)
-        elif what in {"open", "close"} and row not in gone:
-            getattr(engines, what)(row)
-        engines.dispatch(at)
+    for _, killed in disturb(engines, arrivals, operations):
         assert len(engines.started) == len(engines.finished) + engines.running_requests + killed
         assert engines.arrived_requests + killed == len(engines.started) + engines.waiting_requests
         assert engines.running_requests == sum(engines.running(row) for row in range(engines.rows))
