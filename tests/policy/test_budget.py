@@ -1,6 +1,6 @@
 """GPUs of a quota: who gets them, that they are never more than there are, and that nobody is killed for them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longtail.demand.observation import Observation, Signal
-from longtail.demand.parameters import CapacityOverride, ServiceParameters
+from longtail.demand.observation import Signal
 from longtail.policy.budget import Claim, Share, ceilings, share
-from longtail.policy.decision import Decision, Reason, Rung
-from longtail.policy.fleet import Fleet, GpuBudget, GpuShape, Limits, Mode, Pod, Service, ServiceKey, Target, ZeroRules
+from longtail.policy.decision import Reason, Rung
+from longtail.policy.fleet import Fleet, GpuBudget, GpuShape, Limits, Mode, Service, ServiceKey, ZeroRules
 from longtail.policy.memory import Memory
 from longtail.policy.roster import roster
 from longtail.policy.step import step
 
-from .worlds import AT_ONCE, NOW, TICK, rung, seen
+from .pools import load, pool, ticks
+from .worlds import AT_ONCE, NOW, rung
 
 untimed = settings(deadline=None)
 
@@ -215,48 +215,6 @@ def test_a_higher_priority_is_never_a_loss(claims: Sequence[Claim], gpus: int) -
 
 
 # --- whole ticks
-
-PARAMETERS = ServiceParameters(capacity=CapacityOverride(max_concurrent_requests=8))
-H100 = GpuShape("H100", 8)
-
-
-def pool(name: str, replicas: int, *, gpus: GpuShape | None = H100, **over: Any) -> Service:
-    pods = tuple(
-        Pod(f"{name}-{n}", created_at=NOW - 7200, scheduled_at=NOW - 7200, ready_at=NOW - 7100, ready=True, switch=True)
-        for n in range(replicas)
-    )
-    fields: dict[str, Any] = {
-        "key": ServiceKey("inference", name),
-        "mode": Mode.ACTIVE,
-        "parameters": PARAMETERS,
-        "limits": Limits(1, 20, AT_ONCE),
-        "target": Target(replicas=replicas, ready_replicas=replicas, pods=pods),
-        "gpus": gpus,
-    }
-    return Service(**(fields | over))
-
-
-def load(of: Service, requests: float, *, tick: int = 0) -> Observation:
-    ready = 0 if of.target is None else of.target.ready_replicas
-    return replace(
-        seen(Signal(min(requests, 8.0 * ready)), Signal(max(requests - 8.0 * ready, 0.0)), ready_pods=ready),
-        reporting_pods=ready,
-        at_seconds=NOW + TICK * tick,
-        interval_seconds=TICK if tick else 0.0,
-    )
-
-
-def ticks(
-    services: Sequence[Service], loads: Mapping[str, float], *budgets: GpuBudget, count: int = 25
-) -> dict[str, Decision]:
-    """What is decided after enough ticks with the same load for pools to be allowed to shrink."""
-    memory = Memory.empty()
-    for tick in range(count):
-        observations = {of.key: load(of, loads[of.key.name], tick=tick) for of in services if of.key.name in loads}
-        decisions, memory = step(
-            fleet=Fleet(services, budgets), observations=observations, memory=memory, now=NOW + TICK * tick
-        )
-    return {key.name: decision for key, decision in decisions.items()}
 
 
 def test_a_pool_does_not_grow_into_gpus_of_others_and_says_so() -> None:

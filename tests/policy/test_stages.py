@@ -175,17 +175,20 @@ def test_classes_that_the_spec_does_not_name_are_of_no_class():
     assert memory.mean_tokens == {"batch": pytest.approx(4000), "": pytest.approx(2000)}
 
 
+USUAL = learn(
+    ClassMemory(),
+    demand=demand(20.0, classes=of_classes(batch=(1.0, 4000), rest=(1.0, 4000))),
+    rules=RULES,
+    limited=False,
+    now=NOW,
+)
+"""Half of the work is batch."""
+
+
 def test_a_class_that_thinks_less_is_as_much_work_as_usual():
     """Else it would seem to give nothing more, and the next class would be asked as well."""
-    usual = learn(
-        ClassMemory(),
-        demand=demand(20.0, classes=of_classes(batch=(1.0, 4000), rest=(1.0, 4000))),
-        rules=RULES,
-        limited=False,
-        now=NOW,
-    )
     cut = demand(20.0, classes=of_classes(batch=(1.0, 1000), rest=(1.0, 4000)))
-    during = learn(usual, demand=cut, rules=RULES, limited=True, now=NOW + 600)
+    during = learn(USUAL, demand=cut, rules=RULES, limited=True, now=NOW + 600)
     after = learn(during, demand=cut, rules=RULES, limited=False, now=NOW + 600 + 3000)
     later = learn(after, demand=cut, rules=RULES, limited=False, now=NOW + 600 + 4000)
     assert [memory.work["batch"] for memory in (during, after, later)] == [
@@ -196,15 +199,8 @@ def test_a_class_that_thinks_less_is_as_much_work_as_usual():
 
 
 def test_how_many_requests_a_class_sends_is_believed_at_once():
-    usual = learn(
-        ClassMemory(),
-        demand=demand(20.0, classes=of_classes(batch=(1.0, 4000), rest=(1.0, 4000))),
-        rules=RULES,
-        limited=False,
-        now=NOW,
-    )
     burst = demand(20.0, classes=of_classes(batch=(3.0, 1000), rest=(1.0, 4000)))
-    assert learn(usual, demand=burst, rules=RULES, limited=True, now=NOW + 60).work["batch"] == pytest.approx(0.75)
+    assert learn(USUAL, demand=burst, rules=RULES, limited=True, now=NOW + 60).work["batch"] == pytest.approx(0.75)
 
 
 def test_shares_outlive_a_silence_of_the_gateway():
