@@ -151,3 +151,7 @@ def test_one_stale_service_does_not_hold_another() -> None:
     (decisions,), _ = fold([a, b], ticks)
     assert decisions[a.key].reason is Reason.SCALE_UP
     assert decisions[b.key].reason is Reason.METRICS_STALE
+
+
+def test_a_service_key_is_spelled_as_people_do() -> None:
+    assert str(ServiceKey("inference", "r1")) == "inference/r1"
