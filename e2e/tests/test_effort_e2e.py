@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import pytest
 from longtail_e2e import Cluster, ProcessGroup, Target, wait_until
 from longtail_e2e.litellm import LiteLlm, ensure_litellm, mounted_account, thinking_engine
 from longtail_e2e.operator import OPERATOR
+from longtail_e2e.pages import page, served
 from longtail_e2e.ports import LOOPBACK, PortReservation
 from longtail_e2e.world import World
 
@@ -145,38 +144,23 @@ def counters(world: World, work: Mapping[str, int]) -> Iterator[None]:
     """A LiteLLM whose counters grow, scraped: each second 50 answers to each class, of so many tokens."""
     began = time.monotonic()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answers = 50 * (1 + int(time.monotonic() - began))
-            lines = []
-            for name, tokens in work.items():
-                labels = f'requested_model="deepseek-r1",team="{name}"'
-                lines += [
-                    f"litellm_request_total_latency_metric_count{{{labels}}} {answers}",
-                    f"litellm_output_tokens_metric_total{{{labels}}} {tokens * answers}",
-                ]
-            body = "\n".join([*lines, ""]).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def text(_: str) -> str:
+        answers = 50 * (1 + int(time.monotonic() - began))
+        lines = []
+        for name, tokens in work.items():
+            labels = f'requested_model="deepseek-r1",team="{name}"'
+            lines += [
+                f"litellm_request_total_latency_metric_count{{{labels}}} {answers}",
+                f"litellm_output_tokens_metric_total{{{labels}}} {tokens * answers}",
+            ]
+        return page(*lines)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        world.cluster.prometheus.set_targets([Target(url=f"http://127.0.0.1:{server.server_address[1]}/", labels={})])
-        yield
-    finally:
-        world.cluster.prometheus.set_targets([])
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with served(text) as url:
+        try:
+            world.cluster.prometheus.set_targets([Target(url=f"{url}/", labels={})])
+            yield
+        finally:
+            world.cluster.prometheus.set_targets([])
 
 
 def test_those_who_take_the_most_and_matter_the_least_are_asked_alone(world: World) -> None:

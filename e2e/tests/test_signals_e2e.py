@@ -5,12 +5,10 @@ increases those in between. All services are read together, so that none may dis
 """
 
 import asyncio
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -18,7 +16,6 @@ import pytest
 from longtail.demand.observation import MISSING, UNDIVIDED, Observation, Quality
 from longtail.policy.fleet import Pod, ServiceKey
 from longtail.signals import classes
-from longtail.signals.custom import CustomNames
 from longtail.signals.observe import Engine, ServiceSignals
 from longtail.signals.reader import Reading, SignalReader
 from longtail.signals.sources import MetricsSource
@@ -28,7 +25,9 @@ from longtail.workbench.engine.exposition_witness import gpu_page
 from longtail.workbench.engine.pool import Pool, Truth
 from longtail.workbench.engine.profiles import PROFILES
 from longtail.workbench.engine.request import Request
-from longtail_e2e import Cluster, Prometheus, Target, wait_until
+from longtail_e2e import Cluster
+from longtail_e2e.pages import Pages
+from longtail_e2e.signal_pages import CUSTOM, TEAMS, VLLM, custom, divided, gpus, picker, proxy, sglang
 
 pytestmark = pytest.mark.e2e
 
@@ -36,161 +35,7 @@ NAMESPACE = f"signals-{uuid.uuid4().hex[:8]}"
 """Of this run alone: the Prometheus is shared, and a series outlives its target by some seconds."""
 SCRAPE_INTERVAL_SECONDS = 15.0
 """What the reader is told; Prometheus scrapes each second here, so that a slow machine is not a stale sample."""
-
-
-def page(*lines: str) -> str:
-    return "\n".join([*lines, ""])
-
-
-# --------------------------------------------------------------------- the pages, by name of their target
-
-_CONFIG = 'cache_dtype="auto",enable_prefix_caching="True",block_size="16"'
-
-VLLM = {
-    "ranks": page(
-        'vllm:num_requests_running{engine="0",model_name="m"} 4',
-        'vllm:num_requests_running{engine="1",model_name="m"} 6',
-        'vllm:num_requests_waiting{engine="0",model_name="m"} 1',
-        'vllm:num_requests_waiting{engine="1",model_name="m"} 2',
-        'vllm:num_requests_waiting_by_reason{engine="0",model_name="m",reason="capacity"} 1',
-        'vllm:num_requests_waiting_by_reason{engine="1",model_name="m",reason="deferred"} 2',
-        'vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.5',
-        'vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.25',
-        f'vllm:cache_config_info{{engine="0",{_CONFIG},num_gpu_blocks="1000",kv_cache_size_tokens="None"}} 1',
-        f'vllm:cache_config_info{{engine="1",{_CONFIG},num_gpu_blocks="9",kv_cache_size_tokens="40000"}} 1',
-    ),
-    "both-names": page(
-        'vllm:num_requests_running{engine="0",model_name="m"} 4',
-        'vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.5',
-        'vllm:gpu_cache_usage_perc{engine="0",model_name="m"} 0.5',
-        f'vllm:cache_config_info{{engine="0",{_CONFIG},num_gpu_blocks="1000"}} 1',
-    ),
-    "old-names": page(
-        'vllm:num_requests_running{model_name="m"} 2',
-        'vllm:gpu_cache_usage_perc{model_name="m"} 0.25',
-        f'vllm:cache_config_info{{{_CONFIG},num_gpu_blocks="1000"}} 1',
-    ),
-    "loud": page('vllm:num_requests_running{engine="0",model_name="m"} 4'),
-    "silent": page('vllm:num_requests_running{engine="0",model_name="m"} 5'),
-}
-
-
-def sglang(*, written: tuple[int, int], late: bool) -> str:
-    """Two data-parallel ranks, each repeated by two tensor ranks and two pipeline stages; priorities beside."""
-    lines = []
-    for dp, running, kv in ((0, 5, 700), (1, 3, 300)):
-        for tp, pp in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            labels = f'dp_rank="{dp}",engine_type="unified",model_name="m",pp_rank="{pp}",tp_rank="{tp}"'
-            total = f'{labels},priority=""'
-            lines += [
-                f"sglang:num_running_reqs{{{total}}} {running}",
-                f'sglang:num_running_reqs{{{labels},priority="1"}} {running}',
-                f"sglang:num_queue_reqs{{{total}}} 1",
-                f'sglang:num_queue_reqs{{{labels},priority="1"}} 1',
-                f"sglang:kv_used_tokens{{{total}}} {kv}",
-                f"sglang:max_total_num_tokens{{{total}}} 8000",
-                f"sglang:decode_sum_seq_lens{{{total}}} {kv}",
-                f'sglang:realtime_tokens_total{{{total},mode="decode"}} {written[dp]}',
-                f'sglang:realtime_tokens_total{{{total},mode="prefill_compute"}} 99999',
-            ]
-    tokenizer = 'engine_type="unified",model_name="m",is_streaming="{}"'.format
-    for kind, count in (("true", 3), ("false", 4)):
-        if kind == "true" or late:
-            lines += [
-                f'sglang:time_to_first_token_seconds_bucket{{{tokenizer(kind)},le="+Inf"}} {count}',
-                f"sglang:time_to_first_token_seconds_count{{{tokenizer(kind)}}} {count}",
-            ]
-    lines.append('sglang:http_requests_total{endpoint="/metrics",method="GET"} 500')
-    if late:
-        lines += [
-            'sglang:http_requests_total{endpoint="/v1/chat/completions",method="POST"} 8',
-            'sglang:http_requests_total{endpoint="/generate",method="POST"} 2',
-        ]
-    return page(*lines)
-
-
-def gpus(prefix: str) -> str:
-    where = f'namespace="{NAMESPACE}",pod="{prefix}'
-    return page(
-        f'DCGM_FI_PROF_GR_ENGINE_ACTIVE{{gpu="0",{where}-a"}} 0.5',
-        f'DCGM_FI_PROF_GR_ENGINE_ACTIVE{{gpu="1",{where}-a"}} 0.75',
-        f'DCGM_FI_DEV_GPU_UTIL{{gpu="0",{where}-a"}} 99',
-        f'DCGM_FI_DEV_GPU_UTIL{{gpu="2",{where}-b"}} 40',
-        'DCGM_FI_PROF_GR_ENGINE_ACTIVE{gpu="3"} 0.0',
-    )
-
-
-def picker(*, queued: bool) -> str:
-    flow = 'inference_pool="pool",fairness_id="x",priority'
-    queues = [
-        f'{prefix}_flow_control_queue_size{{{flow}="{priority}"}} {size}'
-        for prefix in ("llm_d_epp", "inference_extension")
-        for priority, size in ((0, 5), (1, 6))
-    ]
-    gate = 'llm_d_epp_flow_control_pool_saturation{inference_pool="pool",stage="effective"} 0.3'
-    return page(gate, *(queues if queued else ()))
-
-
-def proxy(*, output: int, reasoning: int) -> str:
-    labels = 'model="vllm/r1",requested_model="deepseek/r1",team'
-    return page(
-        f'litellm_output_tokens_metric_total{{{labels}="a"}} {output}',
-        f'litellm_output_tokens_metric_total{{{labels}="b"}} {output}',
-        f'litellm_output_reasoning_tokens_metric_total{{{labels}="a"}} {reasoning}',
-        f'litellm_output_reasoning_tokens_metric_total{{{labels}="b"}} {reasoning}',
-    )
-
-
-TEAMS = [f"t{number:02}" for number in range(classes.MOST + 4)]
-"""More than are told apart."""
-
-
 HISTOGRAMS = ("classic-histograms", "native-histograms")
-
-
-def divided(*, late: bool, model: str) -> str:
-    """A proxy before and after: each team has answers of a thousand tokens, the higher its number the more of them.
-
-    All series are there from the start: ``increase()`` does not see a first value.
-    """
-    lines = ["# TYPE litellm_request_total_latency_metric histogram"]
-    for number, team in enumerate([*TEAMS, "None"]):
-        answers = (14 if late else 10) * (number + 1)
-        for requested, times in ((model, 1), ("somebody/elses", 100)):
-            # A series for each key, as the proxy has them.
-            for key in ("k1", "k2"):
-                labels = f'api_key_alias="{key}",model="r1",requested_model="{requested}",team="{team}"'
-                half = times * answers / 2
-                lines += [
-                    f'litellm_request_total_latency_metric_bucket{{{labels},le="600.0"}} {half}',
-                    f'litellm_request_total_latency_metric_bucket{{{labels},le="+Inf"}} {half}',
-                    f"litellm_request_total_latency_metric_sum{{{labels}}} {half}",
-                    f"litellm_request_total_latency_metric_count{{{labels}}} {half}",
-                    f"litellm_output_tokens_metric_total{{{labels}}} {1000 * half}",
-                    *([f"litellm_output_reasoning_tokens_metric_total{{{labels}}} {800 * half}"] if number % 2 else []),
-                ]
-    return page(*lines)
-
-
-CUSTOM = CustomNames(
-    running_requests="trtllm_num_requests_running",
-    kv_used_ratio="trtllm_kv_cache_utilization",
-    kv_capacity_tokens="my_kv_tokens",
-    arrivals="my_requests_total",
-    output_tokens_histogram="my_output_tokens",
-)
-
-
-def custom(*, arrived: int, short: int, finished: int) -> str:
-    return page(
-        "trtllm_num_requests_running 7",
-        "trtllm_kv_cache_utilization 0.5",
-        "my_kv_tokens 8000",
-        f"my_requests_total {arrived}",
-        f'my_output_tokens_bucket{{le="1000"}} {short}',
-        f'my_output_tokens_bucket{{le="+Inf"}} {finished}',
-    )
-
 
 # --------------------------------------------------------------------- the fleet
 
@@ -239,66 +84,6 @@ FLEET = [
 ]
 
 
-class Pages:
-    """Metrics pages that change only when a test says so, and a Prometheus that has seen them."""
-
-    def __init__(self, prometheus: Prometheus) -> None:
-        self._prometheus = prometheus
-        self._texts: dict[str, str] = {}
-        self._version = 0
-        pages = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                text = pages._texts.get(self.path)
-                body = (text or "").encode()
-                self.send_response(200 if text is not None else 503)
-                self.send_header("Content-Type", "text/plain; version=0.0.4")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self._thread.start()
-
-    def announce(self, names: Mapping[str, Mapping[str, str]]) -> None:
-        """Have these pages scraped, with these labels."""
-        host = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._prometheus.set_targets(
-            Target(url=f"{host}/{name}", labels={**labels, "page": name, "page_of": NAMESPACE})
-            for name, labels in names.items()
-        )
-
-    def show(self, texts: Mapping[str, str]) -> None:
-        """Serve these texts, and wait until every one was scraped."""
-        self._version += 1
-        self._texts = {f"/{name}": f"{text}test_page_version {self._version}\n" for name, text in texts.items()}
-        wanted = f'count(test_page_version{{page_of="{NAMESPACE}"}} == {self._version})'
-        wait_until(
-            lambda: self._prometheus.value(wanted) == float(len(texts)), what="all scrapes", timeout_seconds=60.0
-        )
-
-    def silence(self, name: str) -> None:
-        """Answer 503 for this page, and wait until Prometheus has noticed."""
-        self._texts.pop(f"/{name}")
-        gone = f'test_page_version{{page_of="{NAMESPACE}",pod="{name}"}}'
-        wait_until(lambda: self._prometheus.value(gone) is None, what=f"the end of {name}", timeout_seconds=60.0)
-
-    def close(self) -> None:
-        """Leave Prometheus without these pages, and without their series."""
-        self._prometheus.set_targets([])
-        ours = f'count({{page_of="{NAMESPACE}"}})'
-        wait_until(lambda: self._prometheus.value(ours) is None, what="the end of all pages", timeout_seconds=60.0)
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
 @dataclass
 class Seen:
     """What was read at the two moments, and after a pod fell silent, and what the simulator knew."""
@@ -337,8 +122,8 @@ def texts(pools: Mapping[str, Pool], *, late: bool, histograms: str) -> dict[str
         "custom": custom(arrived=14, short=3, finished=6) if late else custom(arrived=10, short=2, finished=3),
         "proxy": proxy(output=1400, reasoning=900) if late else proxy(output=1000, reasoning=600),
         "divided": divided(late=late, model=f"r1/{histograms}"),
-        "dcgm-honoured": gpus("honoured"),
-        "dcgm-exported": gpus("exported"),
+        "dcgm-honoured": gpus("honoured", namespace=NAMESPACE),
+        "dcgm-exported": gpus("exported", namespace=NAMESPACE),
         "dcgm-simulated": gpu_page((NAMESPACE, pool.pods.values()) for pool in pools.values()),
         **{pod: pool.metrics(pod) for pool in pools.values() for pod in pool.pods},
     }
@@ -352,7 +137,7 @@ def first_tokens(pool: Pool) -> int:
 def seen(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Seen]:
     cluster.prometheus.set_native_histograms(request.param == "native-histograms")
     pools = {kind: simulated(kind) for kind in SIMULATED}
-    pages = Pages(cluster.prometheus)
+    pages = Pages(cluster.prometheus, owner=NAMESPACE)
     source = MetricsSource(name="default", url=cluster.prometheus_url, scrape_interval_seconds=SCRAPE_INTERVAL_SECONDS)
     reader = SignalReader([source])
 
