@@ -33,6 +33,11 @@ _REQUIREMENTS: Final = INTEGRATION / "requirements-test.txt"
 _STARTUP: Final = ("*.pth", "sitecustomize*", "usercustomize*")
 """What Python runs, or may run, before the first line of a program."""
 _KEPT_SECONDS: Final = 86_400.0
+_AUTHENTICATION: Final = """\
+from litellm.proxy._types import UserAPIKeyAuth
+async def auth(request, api_key):
+    return UserAPIKeyAuth(api_key=api_key, metadata=KEYS[api_key])
+"""
 
 
 def ensure_litellm(*, progress: Progress = silent) -> Path:
@@ -172,6 +177,16 @@ class LiteLlm:
         body = {"model": model, "messages": [{"role": "user", "content": "why is that"}], **fields}
         headers = {"Authorization": f"Bearer {key or self.key}"}
         return requests.post(self.url + path, json=body, headers=headers, timeout=60.0)
+
+
+def settings_for_keys(folder: Path, keys: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """General settings of a proxy in ``folder`` that knows these keys with their metadata.
+
+    Keys with metadata need a database; this is what LiteLLM asks in its place.
+    """
+    known = {key: dict(metadata) for key, metadata in keys.items()}
+    (folder / "keys.py").write_text(f"KEYS = {known!r}\n{_AUTHENTICATION}")
+    return {"custom_auth": "keys.auth"}
 
 
 def thinking_engine(name: str, port: int, *flags: str) -> Command:

@@ -8,7 +8,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from longtail.signals.observe import ServiceSignals
 from longtail.signals.reader import SignalReader
 from longtail.signals.sources import MetricsSource
 from longtail_e2e import Cluster, ProcessGroup, Target, wait_until
-from longtail_e2e.litellm import LiteLlm, Published, ensure_litellm, mounted_account, startup_code, thinking_engine
+from longtail_e2e.litellm import LiteLlm, Published, ensure_litellm, mounted_account, settings_for_keys, thinking_engine
 from longtail_e2e.ports import LOOPBACK, PortReservation
 
 THOUGHT, ANSWER = 4000, 300
@@ -31,14 +31,7 @@ NAMESPACE, FROM_API = "litellm-test", "litellm-test/r1"
 SPEED = 400
 """Of the engine: a thought of 4,000 tokens takes 0.15 s."""
 LENGTHS = (f"--speed={SPEED}", f"--reasoning-tokens={THOUGHT}", f"--answer-tokens={ANSWER}")
-KEYS = {"sk-plain": {}, "sk-premium": {"longtail_class": "premium"}}
-# Keys with metadata need a database; this is what LiteLLM asks in its place.
-CUSTOM_AUTH = f"""
-from litellm.proxy._types import UserAPIKeyAuth
-KEYS = {KEYS!r}
-async def auth(request, api_key):
-    return UserAPIKeyAuth(api_key=api_key, metadata=KEYS[api_key])
-"""
+KEYS: Mapping[str, Mapping[str, str]] = {"sk-plain": {}, "sk-premium": {"longtail_class": "premium"}}
 
 pytestmark = pytest.mark.e2e
 
@@ -115,7 +108,6 @@ def started(
         processes.start(thinking_engine(name, number, *LENGTHS, *flags))
         urls[name] = f"http://{LOOPBACK}:{number}"
     folder = tmp_path_factory.mktemp("proxy")
-    (folder / "keys.py").write_text(CUSTOM_AUTH)
     published = Published(tmp_path_factory.mktemp("published") / "effort.json")
     proxy = LiteLlm(litellm, name="proxy", port=ports.take(), directory=folder)
 
@@ -154,7 +146,7 @@ def started(
                 ),
             },
             callbacks=("longtail_effort.hook", "prometheus"),
-            general_settings={"custom_auth": "keys.auth"},
+            general_settings=settings_for_keys(folder, KEYS),
             metadata_labels=["longtail_class"],
         )
     )
@@ -361,16 +353,7 @@ def test_the_hook_reads_the_config_map_from_the_api_server_by_itself(
         )
 
 
-# ---------------------------------------------------------------- what is installed
-
-
-def test_nothing_that_was_installed_starts_by_itself(litellm: Path, tmp_path: Path) -> None:
-    assert startup_code(litellm.parents[1]) == []
-    packages = tmp_path / "lib" / "python3.11" / "site-packages"
-    packages.mkdir(parents=True)
-    (packages / "litellm_init.pth").write_text("import os")
-    (packages / "sitecustomize.py").touch()
-    assert startup_code(tmp_path) == ["litellm_init.pth", "sitecustomize.py"]
+# ---------------------------------------------------------------- to Prometheus
 
 
 def test_what_each_class_takes_is_read_off_the_proxys_own_metrics(gateway: Gateway, cluster: Cluster) -> None:
