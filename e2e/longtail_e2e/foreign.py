@@ -236,7 +236,7 @@ def established(kubectl: Kubectl, definitions: Sequence[dict[str, Any]]) -> Iter
     """Have the kinds in the cluster until the block ends."""
     names = [f"crd/{definition['metadata']['name']}" for definition in definitions]
     kubectl.apply(*definitions)
-    kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+    kubectl.wait_until_served(*names)
     yield
     kubectl("delete", *names)
 

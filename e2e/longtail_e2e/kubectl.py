@@ -93,6 +93,21 @@ class Kubectl:
         )
         return seen
 
+    def wait_until_served(self, *definitions: str) -> None:
+        """Wait until the kinds of these CustomResourceDefinitions, named as for `kubectl get`, are served.
+
+        Not by `kubectl wait`: it gives up on a definition whose first condition is not written yet.
+
+        Raises:
+            NotYetError: they are not in time.
+        """
+
+        def established(found: dict[str, Any]) -> bool:
+            conditions = [each.get("status", {}).get("conditions") or () for each in found.get("items", [found])]
+            return all(any((c["type"], c["status"]) == ("Established", "True") for c in own) for own in conditions)
+
+        self.wait_until(established, *definitions, timeout_seconds=30.0)
+
 
 def _as_yaml(manifests: Manifest | Sequence[Manifest] | str) -> str:
     if isinstance(manifests, str):

@@ -89,7 +89,7 @@ class Site(Protocol):
 def apply_definition(cluster: Site, *, crds: Path) -> None:
     """Apply the CustomResourceDefinitions and wait until they are served."""
     cluster.kubectl("apply", "--server-side", "-f", str(crds))
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(crds))
+    cluster.kubectl.wait_until_served("-f", str(crds))
 
 
 class Operator:

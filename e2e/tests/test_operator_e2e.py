@@ -142,7 +142,7 @@ def test_any_kind_with_a_scale_subresource_can_be_a_target(world: World) -> None
             },
         }
     )
-    world.cluster.kubectl("wait", "--for=condition=Established", "crd/rollouts.e2e.longtail.dev")
+    world.cluster.kubectl.wait_until_served("crd/rollouts.e2e.longtail.dev")
     rollout = {"apiVersion": "e2e.longtail.dev/v1", "kind": "Rollout"}
     world.apply(rollout | {"metadata": {"name": "r1"}, "spec": {"replicas": 1}})
     world.serve(scaleTargetRef=rollout | {"name": "r1"}, minReplicas=3)
