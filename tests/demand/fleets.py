@@ -28,10 +28,13 @@ class Requests:
     tokens: np.ndarray
     prompt: float = 100.0
     seconds_per_token: float = 0.05
+    patience: np.ndarray | float = math.inf
+    """Tokens after which each is given up, unless it is done."""
 
     def at(self, second: float, since: float | None, *, bounds: Sequence[float] = BOUNDS, pods: int = 1) -> Observation:
         """What is seen at a time, with increases since another; a first sight has none."""
-        ends = self.starts + self.tokens * self.seconds_per_token
+        most = np.minimum(self.tokens, self.patience)
+        ends = self.starts + most * self.seconds_per_token
         live = (self.starts <= second) & (ends > second)
         attained = float(((second - self.starts[live]) / self.seconds_per_token).sum())
         levels = Observation(
@@ -46,19 +49,20 @@ class Requests:
         )
         if since is None:
             return levels
-        done = (ends > since) & (ends <= second)
+        done = (ends > since) & (ends <= second) & (self.tokens <= self.patience)
         counts = [0.0] * len(bounds)
         for length in self.tokens[done]:
             counts[bisect.bisect_left(bounds, length)] += 1
         started = (self.starts > since) & (self.starts <= second)
         begun = np.clip(second - self.starts, 0, None) / self.seconds_per_token
         before = np.clip(since - self.starts, 0, None) / self.seconds_per_token
-        written = np.minimum(begun, self.tokens) - np.minimum(before, self.tokens)
+        written = np.minimum(begun, most) - np.minimum(before, most)
         return replace(
             levels,
             interval_seconds=second - since,
             first_tokens=Signal(float(started.sum())),
             generated_tokens=Signal(max(float(written.sum()), 0.0)),
+            finished_tokens=Signal(float(self.tokens[done].sum())),
             prompt_tokens=Signal(self.prompt * float(done.sum())),
             finished_output_tokens=Buckets(upper_bounds=tuple(bounds), counts=tuple(counts)),
         )

@@ -294,6 +294,7 @@ observations = st.builds(
     first_tokens=signals,
     arrivals=signals,
     generated_tokens=signals,
+    finished_tokens=signals,
     prompt_tokens=signals,
     attained_tokens=signals,
     finished_output_tokens=histograms,

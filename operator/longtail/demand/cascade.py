@@ -102,6 +102,15 @@ class Ends:
     """That report."""
 
 
+def balance(state: CascadeState, ends: Ends) -> tuple[Array, Mask]:
+    """Requests that were given up while they ran, by what is known of the others, and where; shape (services,).
+
+    What preemption does to the balance is in it with its sign.
+    """
+    known = ends.balanced & (ends.pods == state.pods) & (ends.pods > 0)
+    return np.where(known, ends.started - ends.finished - ends.growth, 0.0), known
+
+
 def aborted(state: CascadeState, ends: Ends) -> tuple[Array, Mask]:
     """Requests that were given up, and where that is known; shape (services,).
 
@@ -113,11 +122,11 @@ def aborted(state: CascadeState, ends: Ends) -> tuple[Array, Mask]:
     >>> aborted(before, ends)[0].tolist()
     [15.0, 3.0]
     """
-    balanced = ends.balanced & (ends.pods == state.pods) & (ends.pods > 0)
-    balance = np.where(balanced, ends.started - ends.finished - ends.growth, -np.inf)
+    left, balanced = balance(state, ends)
+    left = np.where(balanced, left, -np.inf)
     counted = np.where(ends.counted_known, ends.counted_aborts, -np.inf)
     known = balanced | ends.counted_known
-    return np.where(known, np.maximum(balance, counted), 0.0), known
+    return np.where(known, np.maximum(left, counted), 0.0), known
 
 
 def follow(

@@ -28,6 +28,7 @@ _SIGNALS = (
     "arrivals",
     "aborted_requests",
     "generated_tokens",
+    "finished_tokens",
     "attained_tokens",
     "prompt_tokens",
     "reasoning_share",
@@ -158,6 +159,7 @@ class FleetArrays:
     arrivals: Column
     aborted: Column
     generated: Column
+    finished_tokens: Column
     attained: Column
     prompts: Column
     reasoning_share: Column
@@ -193,6 +195,7 @@ class FleetArrays:
             arrivals=columns["arrivals"],
             aborted=columns["aborted_requests"],
             generated=columns["generated_tokens"],
+            finished_tokens=columns["finished_tokens"],
             attained=columns["attained_tokens"],
             prompts=columns["prompt_tokens"],
             reasoning_share=columns["reasoning_share"],

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from longtail.demand import arrivals, capacity, cascade, drift, inflight, lengths
+from longtail.demand import arrivals, capacity, cascade, departures, drift, inflight, lengths
 from longtail.demand.buckets import BUCKETS, Array, Mask, clip, spread
 from longtail.demand.fleet_arrays import SATURATED, FleetArrays, Parameters
 from longtail.demand.memory import FleetState, ServiceState
@@ -65,6 +65,10 @@ def follow(
     service = _smooth(state.service, clock=clock, seen=seen, covered=covered)
     tpot = time_per_token(service, default=parameters.target_tpot_seconds)
     ended = _finished(seen, survival)
+    ends = _ends(state.service, seen)
+    left, left_known = cascade.balance(state.cascade, ends)
+    left_known &= covered
+    departed, gone = departures.count(state.departures, balance=left, known=left_known)
     flight, width, started, exposed = _flight(
         state,
         clock=clock,
@@ -72,6 +76,7 @@ def follow(
         covered=covered,
         survival=survival,
         ended=ended,
+        gone=gone,
         tpot=tpot,
         width_seconds=width_seconds,
     )
@@ -81,7 +86,7 @@ def follow(
     saturated = _saturated(state.service, seen, gauges_fresh)
     cascade_state, counted = cascade.follow(
         state.cascade,
-        ends=_ends(state.service, seen),
+        ends=ends,
         arrived=counted,
         covered=covered,
         waiting=seen.waiting.value,
@@ -123,6 +128,14 @@ def follow(
         state,
         service=service,
         flight=flight,
+        departures=departures.learn(
+            departed,
+            balance=left,
+            lost_tokens=seen.generated.value - seen.finished_tokens.value - (flight.tokens - state.flight.tokens),
+            finished=ends.finished,
+            known=left_known & seen.generated.fresh & seen.finished_tokens.fresh & ~cascade_state.on,
+            elapsed_seconds=clock.elapsed_seconds,
+        ),
         lengths=lengths.learn_anew(lengths.learn_anew(length_state, lifted), found),
         drift=drift_state,
         cascade=cascade_state,
@@ -187,6 +200,7 @@ def _flight(
     covered: Mask,
     survival: Survival,
     ended: Array,
+    gone: Array,
     tpot: Array,
     width_seconds: Array,
 ) -> tuple[inflight.InFlight, Array, Array, Array]:
@@ -218,8 +232,12 @@ def _flight(
     expected, newborn = inflight.admit(aged, started=started, tokens=tokens, survival=tick)
     ceiling = np.concatenate([started[:, None], state.flight.requests], axis=1).astype(np.float32)
     followed = clock.returning & state.service.running_fresh  # elsewhere the state is no bound, only a guess
-    found = corrected(expected, ceiling=np.where(followed[:, None], ceiling, np.float32(np.inf)))
-    older = inflight.exposure(state.flight, tokens=tokens, depth=depth, expected=aged, found=found.older)
+    remaining = departures.take(state.departures, expected, gone=gone, ended=state.lengths.ended, tokens=tokens)
+    wrote = departures.share_of_tick(expected, remaining)
+    found = corrected(remaining, ceiling=np.where(followed[:, None], ceiling, np.float32(np.inf)))
+    before = replace(state.flight, requests=state.flight.requests * wrote[:, 1:])
+    older = inflight.exposure(before, tokens=tokens, depth=depth, expected=remaining.older, found=found.older)
+    newborn = newborn * wrote[:, :1]
     flight, width = inflight.make_room(found, width_seconds=width_seconds, elapsed_seconds=clock.elapsed_seconds)
     return flight, width, started, older + newborn
 

@@ -17,7 +17,7 @@ from longtail.demand.buckets import BUCKETS, UPPER, UPPER_32, Array, Array32, Ma
 from longtail.demand.survival import Survival
 
 COHORTS = 32
-_FEW = np.float32(1e-6)
+FEW = np.float32(1e-6)
 """Fewer requests than this are none: keeps products of small numbers out of the denormals."""
 
 
@@ -69,7 +69,7 @@ def advance(state: InFlight, *, tokens: Array, survival: Survival) -> tuple[InFl
     depth = survival.cumulative_hazard(age) - survival.cumulative_hazard(state.age_tokens)
     depth = clip(depth, 0.0, 60.0)
     alive = state.requests * np.exp(-depth)
-    return replace(state, requests=np.where(alive < _FEW, np.float32(0), alive), age_tokens=age), depth
+    return replace(state, requests=np.where(alive < FEW, np.float32(0), alive), age_tokens=age), depth
 
 
 def admit(state: InFlight, *, started: Array, tokens: Array, survival: Survival) -> tuple[InFlight, Array]:
@@ -127,7 +127,7 @@ def correct(
     target = running.astype(np.float32)
     requests = _filled(state.requests, ceiling, target)
     age = state.age_tokens
-    blank = np.flatnonzero(known & (running > 0) & (requests.sum(axis=1) <= _FEW) & np.isinf(ceiling[:, -1]))
+    blank = np.flatnonzero(known & (running > 0) & (requests.sum(axis=1) <= FEW) & np.isinf(ceiling[:, -1]))
     if len(blank):
         age = age.copy()
         mean_age = attained[blank] / running[blank]
@@ -136,7 +136,7 @@ def correct(
     requests[:, 0] += np.maximum(target - requests.sum(axis=1), np.float32(0))
     row = known[:, None]
     return InFlight(
-        requests=np.where(row, np.where(requests < _FEW, np.float32(0), requests), state.requests),
+        requests=np.where(row, np.where(requests < FEW, np.float32(0), requests), state.requests),
         age_tokens=np.where(row, age, state.age_tokens),
     )
 
@@ -152,7 +152,7 @@ def _filled(requests: Array32, ceiling: Array32, target: Array32) -> Array32:
         held = np.where(free, np.float32(0), result).sum(axis=1)
         total = np.where(free, result, np.float32(0)).sum(axis=1)
         wanted = np.maximum(target - held, np.float32(0))
-        factor = np.divide(wanted, total, out=np.ones_like(target), where=total > _FEW)
+        factor = np.divide(wanted, total, out=np.ones_like(target), where=total > FEW)
         result = np.where(free, np.minimum(result * factor[:, None], ceiling), result)
         free &= result < ceiling
     return result
@@ -183,7 +183,7 @@ def exposure(before: InFlight, *, tokens: Array, depth: Array32, expected: InFli
     step = tokens.astype(np.float32)[:, None]
     seen = depth
     if found is not expected:
-        there = (expected.requests > _FEW) & (found.requests > _FEW)
+        there = (expected.requests > FEW) & (found.requests > FEW)
         ratio = np.divide(found.requests, expected.requests, out=np.ones_like(depth), where=there)
         # Bounds: a gauge that says 0 does not say that all ended at once, nor one that doubles that they multiplied.
         seen = clip(depth - np.log(clip(ratio, 1e-9, 1e9)), 0, depth + 3).astype(np.float32)
@@ -213,7 +213,7 @@ def make_room(state: InFlight, *, width_seconds: Array, elapsed_seconds: float) 
     pair, widths = _merge_plan(width_seconds, elapsed_seconds)
     two = slice(pair, pair + 2)
     requests = state.requests[:, two].sum(axis=1, keepdims=True)
-    weight = np.where(requests > _FEW, state.requests[:, two], np.float32(0.5))
+    weight = np.where(requests > FEW, state.requests[:, two], np.float32(0.5))
     share = weight / weight.sum(axis=1, keepdims=True)
     age = (share * state.age_tokens[:, two]).sum(axis=1, keepdims=True)
 

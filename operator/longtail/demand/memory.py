@@ -12,6 +12,7 @@ from longtail.demand.buckets import Array, Index, Mask
 from longtail.demand.calibration import CalibrationState
 from longtail.demand.capacity import CapacityState
 from longtail.demand.cascade import CascadeState
+from longtail.demand.departures import DepartureState
 from longtail.demand.drift import DriftState
 from longtail.demand.experts import EXPERTS, ExpertState
 from longtail.demand.inflight import COHORTS, InFlight
@@ -61,6 +62,7 @@ class FleetState:
 
     service: ServiceState
     flight: InFlight
+    departures: DepartureState
     lengths: LengthState
     drift: DriftState
     arrivals: ArrivalState
@@ -81,6 +83,7 @@ class FleetState:
         return cls(
             service=ServiceState.fresh(services),
             flight=InFlight.fresh(services),
+            departures=DepartureState.fresh(services),
             lengths=LengthState.fresh(services),
             drift=DriftState.fresh(services),
             arrivals=ArrivalState.fresh(services),

@@ -145,6 +145,8 @@ class Observation:
     arrivals: Signal = MISSING
     """Requests that arrived (increase), from a counter at the door where one exists."""
     generated_tokens: Signal = MISSING
+    finished_tokens: Signal = MISSING
+    """Sum of output lengths of finished requests (increase)."""
     prompt_tokens: Signal = MISSING
     """Sum of prompt lengths of finished requests (increase)."""
     preemptions: Signal = MISSING

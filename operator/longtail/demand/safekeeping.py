@@ -28,7 +28,7 @@ HOPELESS = 2.0
 FORGET_SECONDS = 900.0
 """Without a queue for so long, what comes next is another story."""
 _FORECASTS = ("slots_experts", "kv_experts", "slots_calibration", "kv_calibration")
-_LEARNED = (*_FORECASTS, "attainment", "lengths", "drift")
+_LEARNED = (*_FORECASTS, "attainment", "lengths", "departures", "drift")
 """Parts of the state that are kept."""
 
 

@@ -116,6 +116,7 @@ def observe(
         first_tokens=increase(Series.FIRST_TOKENS),
         arrivals=increase(Series.ARRIVALS),
         generated_tokens=increase(Series.GENERATED),
+        finished_tokens=increase(Series.FINISHED_TOKENS),
         prompt_tokens=increase(Series.PROMPT_TOKENS),
         preemptions=increase(Series.PREEMPTIONS),
         aborted_requests=increase(Series.ABORTED),

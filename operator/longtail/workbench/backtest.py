@@ -355,6 +355,7 @@ def _seen(pool: Pool, load: Interval, recorded: Observation) -> Observation:
         first_tokens=Signal(pool.started),
         arrivals=Signal(pool.arrived) if recorded.arrivals.fresh else MISSING,
         generated_tokens=_scaled(recorded.generated_tokens, pool.running, running),
+        finished_tokens=_times(recorded.finished_tokens, share),
         prompt_tokens=_times(recorded.prompt_tokens, share),
         preemptions=recorded.preemptions,
         aborted_requests=_times(recorded.aborted_requests, share),

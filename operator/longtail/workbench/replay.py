@@ -52,6 +52,7 @@ class Series:
     arrived: Floats
     first_tokens: Floats
     generated_tokens: Floats
+    finished_tokens: Floats
     finished_prompt_tokens: Floats
     finished_output: Floats
     """Finished requests by output length; shape (ticks, buckets), not cumulative over buckets."""
@@ -103,6 +104,7 @@ def sample(
         arrived=arrived.astype(np.float64),
         first_tokens=started.astype(np.float64),
         generated_tokens=np.maximum.accumulate(finished_tokens + attained),
+        finished_tokens=finished_tokens,
         finished_prompt_tokens=finished_prompt,
         finished_output=_histogram(finish_tick, trace.output_tokens, bounds, len(at)),
         finished_wait=_histogram(finish_tick, wait, WAIT_BOUNDS, len(at)),
@@ -183,6 +185,7 @@ def _observation(series: Series, exposure: Exposure, tick: int, previous: int | 
         arrivals=increase(series.arrived) if exposure.door else MISSING,
         first_tokens=increase(series.first_tokens),
         generated_tokens=increase(series.generated_tokens),
+        finished_tokens=increase(series.finished_tokens),
         prompt_tokens=increase(series.finished_prompt_tokens),
         preemptions=Signal(value=0.0),
         finished_output_tokens=buckets(series.output_bounds, series.finished_output),

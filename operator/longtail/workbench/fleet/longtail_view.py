@@ -15,7 +15,7 @@ from longtail.demand.observation import MISSING, Buckets, Observation, PodReadin
 from longtail.policy.fleet import Pod, Target
 from longtail.signals.observe import FIRST_SCRAPE_SECONDS
 from longtail.workbench.fleet.deployment import Replica
-from longtail.workbench.fleet.meters import ABORTED, FINISHED_PROMPT, FIRST_TOKENS, GENERATED
+from longtail.workbench.fleet.meters import ABORTED, FINISHED_OUTPUT, FINISHED_PROMPT, FIRST_TOKENS, GENERATED
 from longtail.workbench.fleet.scrape import Scrape, increases
 from longtail.workbench.fleet.setting import EPOCH_SECONDS, ReplicaSize
 from longtail.workbench.replay import FIRST_TOKEN_BOUNDS, WAIT_BOUNDS
@@ -95,6 +95,7 @@ def observe(
         interval_seconds=at_seconds - baseline.looked_at_seconds,
         first_tokens=view.increase(change[:, FIRST_TOKENS]),
         generated_tokens=view.increase(generated),
+        finished_tokens=view.increase(change[:, FINISHED_OUTPUT]),
         prompt_tokens=view.increase(change[:, FINISHED_PROMPT]),
         aborted_requests=view.increase(change[:, ABORTED]),
         preemptions=view.increase(np.where(np.isnan(generated), np.nan, 0.0)),
