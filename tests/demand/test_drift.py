@@ -169,6 +169,31 @@ def test_unseen_ticks_are_no_evidence():
     assert after.requests.tolist() == [10_001.0, 10_000.0]
 
 
+@pytest.mark.parametrize(
+    ("learned", "services"), [pytest.param(True, [0], id="seen"), pytest.param(False, [], id="unseen")]
+)
+def test_evidence_that_has_lasted_is_found_when_something_is_seen(learned, services):
+    state = replace(
+        DriftState.fresh(1),
+        requests=np.array([1e4]),
+        reference=survivals([1000.0]).hazard.astype(np.float32),
+        evidence=np.array([[drift.THRESHOLD + 5, 0.0]]),
+        ended=np.full((1, 2, BUCKETS), 5, dtype=np.float32),
+        exposed=np.full((1, 2, BUCKETS), 2e4, dtype=np.float32),
+    )
+    _, found = drift.watch(
+        state,
+        ended=np.zeros((1, BUCKETS)),
+        exposed=np.zeros((1, BUCKETS)),
+        settled=survivals([1000.0]),
+        learned=np.array([learned]),
+        cut=np.array([False]),
+        now=5000.0,
+        elapsed_seconds=TICK,
+    )
+    assert found.services.tolist() == services
+
+
 ticks = st.lists(
     st.tuples(st.integers(0, BUCKETS - 2), st.floats(0, 300), st.floats(0, 1e6), st.booleans()), min_size=1, max_size=60
 )

@@ -194,7 +194,8 @@ def watch(
         exposed=np.where(kept[:, :, None], state.exposed, np.float32(0)) + _on(kept, exposed),
         requests=np.where(cut, -1.0, np.maximum(state.requests, 0.0) + requests),
     )
-    return _found(_followed(after, settled=settled, learned=learned, now=now), limit=settled.limit, now=now)
+    followed = _followed(after, settled=settled, learned=learned, now=now)
+    return _found(followed, learned=learned, limit=settled.limit, now=now)
 
 
 def _weighed(evidence: Array, reference: Array32, ended: Array, exposed: Array, ready: Mask) -> tuple[Array, Mask]:
@@ -246,11 +247,12 @@ def _followed(state: DriftState, *, settled: Survival, learned: Mask, now: float
     return replace(state, factor=np.where((state.factor > 0) & ~over, factor, 0.0))
 
 
-def _found(state: DriftState, *, limit: Array, now: float) -> tuple[DriftState, Found]:
-    """Alarms: strong evidence, or any that lasts, of a change that is worth a word."""
+def _found(state: DriftState, *, learned: Mask, limit: Array, now: float) -> tuple[DriftState, Found]:
+    """Alarms: strong evidence, or any that lasts, of a change that is worth a word. Time alone proves nothing."""
     age = now - state.since
     sure = state.evidence > THRESHOLD * state.dispersion[:, None]
     alarm: Mask = (state.evidence > THRESHOLD) & ((sure & (age >= SOONEST_SECONDS)) | (age >= LASTING_SECONDS))
+    alarm &= learned[:, None]
     rows = np.flatnonzero(alarm.any(axis=1))
     if not len(rows):
         return state, Found(rows, state.reference[rows], state.reference[rows], sure[rows, 0])
