@@ -1,17 +1,12 @@
 """The LiteLLM proxy, in an environment of its own in the cache: its pins are not ours.
 
-Malicious releases of it have been on PyPI (docs/litellm.md). So every file is the one whose hash is in the repository,
-nothing is built, and before any Python of the environment starts it is made sure that nothing in it starts by itself.
+Malicious releases of it have been on PyPI (docs/litellm.md).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import secrets
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,19 +15,14 @@ from typing import Any, Final
 
 import requests
 
-from longtail_e2e.build import cache_directory, locked
 from longtail_e2e.cluster import Cluster
-from longtail_e2e.errors import HarnessError
+from longtail_e2e.pinned import installed
 from longtail_e2e.ports import LOOPBACK
 from longtail_e2e.processes import Command
 from longtail_e2e.progress import Progress, silent
-from longtail_e2e.python import clean_environment, uv
 
 INTEGRATION: Final = Path(__file__).resolve().parents[2] / "integrations" / "litellm"
 _REQUIREMENTS: Final = INTEGRATION / "requirements-test.txt"
-_STARTUP: Final = ("*.pth", "sitecustomize*", "usercustomize*")
-"""What Python runs, or may run, before the first line of a program."""
-_KEPT_SECONDS: Final = 86_400.0
 _AUTHENTICATION: Final = """\
 from litellm.proxy._types import UserAPIKeyAuth
 async def auth(request, api_key):
@@ -46,49 +36,8 @@ def ensure_litellm(*, progress: Progress = silent) -> Path:
     Raises:
         HarnessError: uv is missing, a file is not the one in the repository's list, or one would start by itself.
     """
-    key = hashlib.sha256(repr(sys.version_info[:2]).encode() + _REQUIREMENTS.read_bytes()).hexdigest()[:16]
-    cache = cache_directory() / "litellm"
-    directory = cache / key
-    cache.mkdir(parents=True, exist_ok=True)
-    with locked(cache / "lock", progress=progress):
-        if not (directory / "complete").exists():
-            for other in cache.iterdir():  # 600 MB each; another checkout may be using its own
-                if other.is_dir() and time.time() - other.stat().st_mtime > _KEPT_SECONDS:
-                    shutil.rmtree(other)
-            shutil.rmtree(directory, ignore_errors=True)
-            step = "Installing the LiteLLM proxy (600 MB)"
-            progress(step)
-            _install(directory)
-            (directory / "complete").touch()
-            progress(step, done=True)
-        os.utime(directory)
-    return directory / "bin" / "litellm"
-
-
-def _install(directory: Path) -> None:
-    options = ("--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:")
-    python = directory / "bin" / "python"
-    for arguments in (
-        ("venv", "--quiet", "--python", sys.executable, directory),
-        ("pip", "install", *options, "--python", python, "--requirement", _REQUIREMENTS),
-    ):
-        done = subprocess.run(
-            ["nice", uv(), *map(str, arguments)], capture_output=True, text=True, check=False, env=clean_environment()
-        )
-        if done.returncode != 0:
-            raise HarnessError(f"uv {arguments[0]} failed:\n{done.stderr[-3000:]}")
-    found = startup_code(directory)
-    if found:
-        shutil.rmtree(directory)
-        raise HarnessError(f"installed packages would start by themselves, and were removed: {', '.join(found)}")
-
-
-def startup_code(environment: Path) -> list[str]:
-    """Name the files of an environment that Python would run by itself; uv's own are not among them."""
-    uvs = {"_virtualenv.pth"}
-    folders = environment.glob("lib*/python*/site-packages")
-    found = {path.name for folder in folders for pattern in _STARTUP for path in folder.glob(pattern)}
-    return sorted(found - uvs)
+    step = "Installing the LiteLLM proxy (600 MB)"
+    return installed("litellm", _REQUIREMENTS, step=step, progress=progress) / "bin" / "litellm"
 
 
 class Published:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from longtail_e2e.litellm import ensure_litellm, startup_code
+from longtail_e2e.litellm import ensure_litellm
+from longtail_e2e.pinned import startup_code
 
 pytestmark = pytest.mark.e2e
 

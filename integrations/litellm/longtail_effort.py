@@ -13,7 +13,6 @@ thought is a gateway that is down.
 """
 
 import asyncio
-import json
 import logging
 import os
 import ssl
@@ -26,7 +25,7 @@ from typing import Any
 import httpx
 from litellm.integrations.custom_logger import CustomLogger
 
-from longtail_limits import ENGINES, Document, Level, Malformed, Target, limited
+from longtail_limits import FILE, Document, Level, Malformed, Target, choose, limited, mounted, targets
 
 try:  # LiteLLM's images have it: then /metrics of the proxy has the counter.
     from prometheus_client import Counter
@@ -43,8 +42,6 @@ if not logging.getLogger().handlers:  # LiteLLM configures its own loggers only
 ROUTES = ("acompletion", "completion", "anthropic_messages")
 """Chat and Anthropic's messages. LiteLLM drops what it does not know from /v1/responses; completions do not think."""
 
-_DOCUMENT = "effort.json"
-_MAX_BYTES = 64 * 1024
 _FILES_SECONDS = 0.2
 _TIMEOUT_SECONDS = 5.0
 _REFUSED_SECONDS = 300.0
@@ -69,14 +66,9 @@ class Settings:
     @classmethod
     def read(cls, env: Mapping[str, str]) -> "Settings":
         """Raises ValueError: a mistake here stops the proxy when it starts, and not later."""
-        engine = env.get("LONGTAIL_EFFORT_ENGINE", "vllm")
-        models = json.loads(env.get("LONGTAIL_EFFORT_MODELS") or "{}")
-        if not isinstance(models, dict):
-            raise ValueError(f"LONGTAIL_EFFORT_MODELS must be an object by model name, got {models!r:.100}")
+        engine, models = targets(env)
         maps = [name.strip() for name in env.get("LONGTAIL_EFFORT_CONFIGMAPS", "").split(",") if name.strip()]
         path = env.get("LONGTAIL_EFFORT_PATH")
-        if engine not in ENGINES[:3]:
-            raise ValueError(f"LONGTAIL_EFFORT_ENGINE must be one of {ENGINES[:3]}, got {engine!r}")
         if any(name.count("/") != 1 for name in maps):
             raise ValueError(f"LONGTAIL_EFFORT_CONFIGMAPS: takes namespace/name, with commas between, got {maps}")
         if not path and not maps:
@@ -85,7 +77,7 @@ class Settings:
         return cls(
             path=Path(path) if path else None,
             config_maps=maps,
-            models={name: Target.parse(name, body, engine) for name, body in models.items()},
+            models=models,
             engine=engine,
             class_key=env.get("LONGTAIL_EFFORT_CLASS_KEY", "longtail_class"),
             class_header=env.get("LONGTAIL_EFFORT_CLASS_HEADER", "").lower(),
@@ -166,28 +158,16 @@ class EffortHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not where th
         model = str(data.get("model"))
         target = self._settings.models.get(model)
         documents = [each for each in (*self._files.values(), *self._read.values()) if each is not None]
-        if target is not None and target.service is not None:
-            documents = [each for each in documents if each.service == target.service]
-        else:
-            documents = [each for each in documents if each.model == model]
-        if not documents:
-            if target is not None:
-                self._count(model, "missing", "nothing is published for it", logging.INFO)
+        choice = choose(documents, model=model, target=target, class_name=self._class(key, data), now=now)
+        if choice is None:
             return data
-        if len({each.service for each in documents}) > 1:
-            self._count(model, "ambiguous", f"{sorted(each.service for each in documents)} publish for it; name one")
-            return data
-        # Of two sources, what was written last.
-        document = max(documents, key=lambda each: each.valid_until)
-        level = document.classes.get(self._class(key, data), document.usual)
-        if level.unlimited:
-            self._count(model, "unlimited")
-        elif now >= document.valid_until:
-            self._count(model, "expired", f"{document.service} says nothing since {document.valid_until:.0f}")
+        if choice.level is None:
+            severity = logging.INFO if choice.outcome == "missing" else logging.WARNING
+            self._count(model, choice.outcome, choice.message, severity)
         elif now < self._refused.get(model, now):
             self._count(model, "refused", "its engine refused such a field", logging.ERROR)
         else:
-            return self._apply(data, level, target or Target(document.service, self._settings.engine), model)
+            return self._apply(data, choice.level, target or Target(None, self._settings.engine), model)
         return data
 
     def _apply(self, data: Body, level: Level, target: Target, model: str) -> Body:
@@ -217,18 +197,15 @@ class EffortHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not where th
     # ------------------------------------------------------------ reading
 
     def _look(self, now: float) -> None:
-        """Look at mounted files, 5 times a second; of a folder at ``*.json``, and ``effort.json`` one level below."""
+        """Look at mounted files, 5 times a second."""
         path = self._settings.path
         if path is None or 0 <= now - self._looked < _FILES_SECONDS:
             return
         self._looked = now
         found: dict[str, Document | None] = {}
         try:
-            files = [path]
-            if path.is_dir():
-                files = [*path.glob("[!.]*.json"), *path.glob(f"[!.]*/{_DOCUMENT}")]
-            for file in files:
-                found[str(file)] = self._parsed(str(file), file.read_bytes()[:_MAX_BYTES])
+            for file, text in mounted(path):
+                found[file] = self._parsed(file, text)
         except FileNotFoundError:
             self._say("files", str(path), "is not there", logging.INFO)
         except OSError as error:
@@ -270,7 +247,7 @@ class EffortHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not where th
             self._read[name] = None
             return
         answer.raise_for_status()
-        text = (answer.json().get("data") or {}).get(_DOCUMENT, "")
+        text = (answer.json().get("data") or {}).get(FILE, "")
         self._read[name] = self._parsed(f"ConfigMap {name}", text)
 
     # ------------------------------------------------------------ telling

@@ -1,6 +1,7 @@
-"""What longtail publishes for a service, and what becomes of a request under it: no clock, no network, no LiteLLM.
+"""What longtail publishes for a service, and what becomes of a request under it: no clock, no network, no gateway.
 
-A request is never raised above its own wish. Each engine has a field of its own for it:
+The hook for LiteLLM and the processor for Envoy (../envoy) share it. A request is never raised above its own wish.
+Each engine has a field of its own for it:
 
 =================== ======================================================================================
 ``vllm``            ``thinking_token_budget``; the engine needs a reasoning parser, else it answers 400
@@ -11,14 +12,18 @@ A request is never raised above its own wish. Each engine has a field of its own
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 ENGINES = ("vllm", "sglang", "reasoning_effort", "max_tokens")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """From the least."""
+FILE = "effort.json"
+"""The one key of the ConfigMap, so the one file where it is mounted."""
+_MAX_BYTES = 64 * 1024
 
 
 class Malformed(ValueError):
@@ -102,32 +107,104 @@ class Target:
         return target
 
 
-def limited(data: Mapping[str, Any], level: Level, target: Target) -> dict[str, Any] | None:
+def targets(env: Mapping[str, str]) -> tuple[str, dict[str, Target]]:
+    """What the environment variables say of models: the engine of those without one, and those that are named.
+
+    Raises:
+        ValueError: with the variable and what is wrong with it.
+    """
+    engine = env.get("LONGTAIL_EFFORT_ENGINE", "vllm")
+    models = json.loads(env.get("LONGTAIL_EFFORT_MODELS") or "{}")
+    if not isinstance(models, dict):
+        raise ValueError(f"LONGTAIL_EFFORT_MODELS must be an object by model name, got {models!r:.100}")
+    if engine not in ENGINES[:3]:
+        raise ValueError(f"LONGTAIL_EFFORT_ENGINE must be one of {ENGINES[:3]}, got {engine!r}")
+    return engine, {name: Target.parse(name, body, engine) for name, body in models.items()}
+
+
+def mounted(path: Path) -> Iterator[tuple[str, bytes]]:
+    """A mounted file, after its name; of a folder ``*.json``, and ``effort.json`` one level below.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+    """
+    files = [path]
+    if path.is_dir():
+        files = [*path.glob("[!.]*.json"), *path.glob(f"[!.]*/{FILE}")]
+    for file in files:
+        yield str(file), file.read_bytes()[:_MAX_BYTES]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The level for a request; None: it stays as it is. ``outcome`` says why: a stable word, and one for people."""
+
+    level: Level | None
+    outcome: str = ""
+    message: str = ""
+
+
+def choose(
+    documents: Iterable[Document], *, model: str, target: Target | None, class_name: str, now: float
+) -> Choice | None:
+    """The level that is published for a request; None: it is of a model that is nobody's business."""
+    if target is not None and target.service is not None:
+        found = [each for each in documents if each.service == target.service]
+    else:
+        found = [each for each in documents if each.model == model]
+    if not found:
+        return None if target is None else Choice(None, "missing", "nothing is published for it")
+    services = sorted({each.service for each in found})
+    if len(services) > 1:
+        return Choice(None, "ambiguous", f"{services} publish for it; name one")
+    # Of two sources, what was written last.
+    document = max(found, key=lambda each: each.valid_until)
+    level = document.classes.get(class_name, document.usual)
+    if level.unlimited:
+        return Choice(None, "unlimited")
+    if now >= document.valid_until:
+        return Choice(None, "expired", f"{document.service} says nothing since {document.valid_until:.0f}")
+    return Choice(level)
+
+
+def limited(data: Mapping[str, Any], level: Level, target: Target, *, extra_body: bool = True) -> dict[str, Any] | None:
     """The request under the level; None: it stays as it is.
+
+    Args:
+        data: the request.
+        level: what is published for it.
+        target: what it goes to.
+        extra_body: whether a limit in ``extra_body`` is one: LiteLLM unfolds it, an engine does not look there.
 
     Raises:
         Malformed: the client's own limit is none.
     """
-    tokens = level.thinking_tokens
+    tokens, prefixes = level.thinking_tokens, ((), ("extra_body",)) if extra_body else ((),)
     if target.engine == "reasoning_effort":
-        return _less_effort(data, level.reasoning_effort, target.default_effort)
+        return _less_effort(data, level.reasoning_effort, target.default_effort, prefixes=prefixes)
     if tokens is None:
         return None
     if target.engine == "max_tokens":
-        return _fewer(data, [("max_tokens",), ("max_completion_tokens",)], tokens + target.answer_tokens, wish=None)
+        paths, most = [("max_tokens",), ("max_completion_tokens",)], tokens + target.answer_tokens
+        return _fewer(data, paths, most, wish=None, prefixes=prefixes)
     thinking = data.get("thinking")
     wish = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
     path = ("thinking_token_budget",) if target.engine == "vllm" else ("custom_params", "thinking_budget")
-    return _fewer(data, [path], tokens, wish=_count(wish))
+    return _fewer(data, [path], tokens, wish=_count(wish), prefixes=prefixes)
 
 
 def _fewer(
-    data: Mapping[str, Any], paths: Sequence[tuple[str, ...]], most: int, *, wish: int | None
+    data: Mapping[str, Any],
+    paths: Sequence[tuple[str, ...]],
+    most: int,
+    *,
+    wish: int | None,
+    prefixes: Sequence[tuple[str, ...]],
 ) -> dict[str, Any] | None:
     """Lower every limit of the client that is above; set the first one where there is none."""
     most = most if wish is None else min(most, wish)
     # A client may spell out the SDK's extra_body, which wins over the same field beside it.
-    places = [(*prefix, *path) for prefix in ((), ("extra_body",)) for path in paths]
+    places = [(*prefix, *path) for prefix in prefixes for path in paths]
     own = {place: _count(_at(data, place)) for place in places}
     above = [place for place, count in own.items() if count is not None and count > most]
     if all(count is None for count in own.values()):
@@ -138,14 +215,16 @@ def _fewer(
     return changed if above else None
 
 
-def _less_effort(data: Mapping[str, Any], most: str | None, default: str) -> dict[str, Any] | None:
+def _less_effort(
+    data: Mapping[str, Any], most: str | None, default: str, *, prefixes: Sequence[tuple[str, ...]]
+) -> dict[str, Any] | None:
     if most is None:
         return None
     if most not in EFFORTS:
         raise Malformed(f"the published effort {most!r} is not one of {', '.join(EFFORTS)}")
     if data.get("thinking") is not None or data.get("reasoning") is not None:
         raise Malformed("effort given as thinking or reasoning")
-    places = (("reasoning_effort",), ("extra_body", "reasoning_effort"))
+    places = [(*prefix, "reasoning_effort") for prefix in prefixes]
     own = {place: value for place in places if (value := _at(data, place)) is not None}
     if any(value not in EFFORTS for value in own.values()):
         raise Malformed(f"reasoning_effort: {own}")
