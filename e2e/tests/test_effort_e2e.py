@@ -33,6 +33,13 @@ def document(world: World, name: str = "r1") -> dict[str, Any]:
     return found
 
 
+def first_document(world: World) -> dict[str, Any]:
+    """What a gateway reads first: a tick that is cut short may tell the resource sooner than the gateway."""
+    listed = ("get", "configmaps", "-n", world.namespace, "-l", "longtail.dev/effort", "-o", "name")
+    world.wait(lambda: bool(world.cluster.kubectl(*listed)), "the gateway to be told", seconds=40)
+    return document(world)
+
+
 def level(world: World) -> str | None:
     effort = world.get("rsv")["status"].get("effort")
     return effort["level"] if effort else None
@@ -111,7 +118,7 @@ def test_a_shortage_asks_the_gateway_for_less_thinking_until_it_is_over(world: W
     world.engines.rate(name, 120.0)
     reduced = world.wait_for_condition("EffortReduced", "True")
     assert reduced["reason"] == "LessThinking"
-    said = document(world)
+    said = first_document(world)
     assert said["service"] == f"{world.namespace}/r1"
     assert said["model"] == "deepseek-r1"
     assert said["level"] in {"medium", "low", "minimal"}
@@ -123,7 +130,7 @@ def test_a_shortage_asks_the_gateway_for_less_thinking_until_it_is_over(world: W
     world.wait(
         lambda: (world.operator.value("longtail_effort_level", **labels) or 0) >= 1,
         "the gauge of the level",
-        seconds=10,
+        seconds=40,
     )
     assert (world.operator.value("longtail_effort_thinking_tokens", **labels) or 0) <= 8192
     owners = world.get("configmap", "r1-effort")["metadata"]["ownerReferences"]
@@ -133,7 +140,7 @@ def test_a_shortage_asks_the_gateway_for_less_thinking_until_it_is_over(world: W
 
     world.engines.rate(name, 0.5)
     world.wait(lambda: level(world) == "high", "the usual level again", seconds=120)
-    world.wait(lambda: document(world)["thinkingTokens"] is None, "the gateway to be told", seconds=10)
+    world.wait(lambda: document(world)["thinkingTokens"] is None, "the gateway to be told of it", seconds=40)
     assert world.condition("EffortReduced")["status"] == "False"
     events = world.cluster.kubectl("get", "events", "-n", world.namespace)
     assert "EffortReduced is True: level " in events, events
@@ -198,7 +205,7 @@ def test_those_who_take_the_most_and_matter_the_least_are_asked_alone(world: Wor
         world.engines.rate(name, 120.0)
         reduced = world.wait_for_condition("EffortReduced", "True")
         assert reduced["message"].startswith("level high (batch: ")
-        said = document(world)
+        said = first_document(world)
         assert (said["level"], said["classes"]["premium"]["level"]) == ("high", "high")
         assert said["classes"]["batch"]["thinkingTokens"] <= 8192
         apart = world.get("rsv")["status"]["effort"]["classes"]
@@ -232,7 +239,7 @@ def test_a_request_behind_litellm_thinks_less_until_what_a_dead_operator_publish
     assert thought(proxy) == THOUGHT
     world.engines.rate(world.service(), 100.0)
     world.wait_for_condition("EffortReduced", "True")
-    world.wait(lambda: thought(proxy) < THOUGHT, "a shorter thought", seconds=20)
+    world.wait(lambda: thought(proxy) < THOUGHT, "a shorter thought", seconds=60)
     said = document(world)
     assert thought(proxy) == said["thinkingTokens"]
     # Never above the client's own wish.
