@@ -146,6 +146,7 @@ class TestEveryManifestIsTaken:
             pod["metadata"]["namespace"] = namespace
             pod["spec"] |= {"serviceAccountName": "default"}
         rest = [manifest for manifest in manifests if manifest["kind"] != "Pod"]
+        cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", namespace, "--timeout=60s")
         taken = cluster.kubectl("apply", "--dry-run=server", "-f", "-", manifests=[*rest, *pods])
         assert taken.count("(server dry run)") == len(rest) + len(pods)
 
