@@ -129,8 +129,9 @@ def step(
     quantile = attainment.level(state.attainment, objective=parameters.attainment)
     state, promised = outlook.judge(state, clock=clock, now=present, horizon_seconds=horizon, quantile=quantile)
     coming = room.replicas_path(supplies, cold_start, forecast.FINE_STEPS)
-    # What was asked for a cold start ago is not there and not on its way.
-    missing = followed.saturated & (coming[:, -1] * replica.slots * in_time < promised)
+    # What was asked for a cold start ago is not there and not on its way, or requests think less because of that.
+    short = (coming[:, -1] * replica.slots * in_time < promised) | thinking.reduced(parameters.thinking, len(keys))
+    missing = followed.saturated & short
     kept, state, starved = safekeeping.starve(
         kept, state, keys=keys, missing=missing, far=present.slots > safekeeping.HOPELESS * promised
     )

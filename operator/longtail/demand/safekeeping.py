@@ -10,6 +10,10 @@ So it is when far more wait than was asked for because replicas do not come, unt
 says how long they have not come, and nothing of how well demand was foreseen. Any other queue is an error like all
 errors. A pool that waits some minutes for GPUs of a quota asks for more afterwards, and rightly so: on `bench budget`
 288 GPUs serve 97 % of the requests in time, and 94 % where every such queue teaches nothing.
+
+Where requests are asked to think less, replicas count as missing from then on: a shortage was foreseen that they cannot
+end in time. They may be too few three minutes later only, and by then what was asked for has followed the queue: on
+`bench effort` a pool that needs 8 replicas asked for up to 24 an hour after the overload, and now for 12 at most.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -61,7 +65,8 @@ def starve(
 ) -> tuple[Mapping[Hashable, Kept], FleetState, Mask]:
     """What is kept, the state, and where queues for want of replicas teach nothing; all masks (services,).
 
-    Replicas are ``missing``; demand is ``far`` above what was asked for. There the forecasts are as before the queue.
+    Replicas are ``missing``, and demand is ``far`` above what was asked for, or has been since they are. There the
+    forecasts are as before the queue.
     """
     starved, after = np.zeros_like(missing), dict(kept)
     for row in np.flatnonzero(missing).tolist():

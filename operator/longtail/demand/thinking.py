@@ -79,6 +79,18 @@ def learn(
     )
 
 
+def reduced(thinking: Sequence[tuple[int, Thinking]], services: int) -> Mask:
+    """Where less than the usual thinking is allowed now; ``thinking`` by row, the result of shape (services,).
+
+    >>> usual, less = Thinking((np.inf, 512.0), 300.0, in_force=True), Thinking((np.inf, 512.0), 300.0, 1, True)
+    >>> reduced([(0, usual), (2, less)], 3).tolist()
+    [False, False, True]
+    """
+    result: Mask = np.zeros(services, dtype=bool)
+    result[[row for row, each in thinking if each.in_force and each.level > 0]] = True
+    return result
+
+
 def answer_tokens(state: ThinkingState, *, thinking: Sequence[Thinking], rows: Index) -> Array:
     """Mean tokens after the reasoning, shape (rows,): learned, else as the user says."""
     said = np.array([each.answer_tokens for each in thinking])

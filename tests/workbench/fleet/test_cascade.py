@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from longtail.policy.fleet import EffortLevel, EffortPolicy, EffortRules
 from longtail.workbench.fleet.pilots import Longtail, longtail
 from longtail.workbench.fleet.setting import Clients, ReplicaSize, Requests, Setting
 from longtail.workbench.fleet.simulation import Sight, simulate
@@ -46,7 +47,7 @@ class Watched:
         return [decision for at, decision in self.said if start <= at < end]
 
 
-def flown(**others) -> tuple[Watched, Trace]:
+def flown(effort: EffortRules | None = None, **others) -> tuple[Watched, Trace]:
     trace = surge()
     setting = Setting(
         replica=ReplicaSize(slots=SLOTS, seconds_per_token=PACE, kv_capacity_tokens=None),
@@ -56,7 +57,7 @@ def flown(**others) -> tuple[Watched, Trace]:
         cold_start_seconds=120.0,
         **others,
     )
-    watched = Watched(longtail(setting, startup_seconds=120.0))
+    watched = Watched(longtail(setting, startup_seconds=120.0, effort=effort))
     simulate(Requests.of(trace, duration_seconds=float(END)), setting, watched)
     return watched, trace
 
@@ -119,6 +120,21 @@ def test_a_queue_for_want_of_gpus_does_not_make_the_pool_larger_afterwards(patie
     assert BACK < queued < END - 1800
     recovered = patient.between(queued + 600, END)
     assert max(decision.desired for decision in recovered) <= 1.5 * usual
+
+
+LEVELS = (EffortLevel("high"), EffortLevel("medium", 8192), EffortLevel("low", 2048), EffortLevel("minimal", 512))
+
+
+def test_an_overload_that_less_thinking_ends_does_not_make_the_pool_larger_afterwards():
+    effort = EffortRules(policy=EffortPolicy.PUBLISH, levels=LEVELS)
+    watched, _ = flown(effort, clients=Clients(timeout_seconds=120.0, retries=2))
+    assert all(decision.demand.cascade is None for _, decision in watched.said)
+    reduced = [at for at, decision in watched.said if at > STEP - 1800 and decision.effort.index > 0]
+    assert STEP < reduced[0] < STEP + 60
+    assert reduced[-1] < BACK + 900
+    usual = max(decision.desired for decision in watched.between(STEP - 1800, STEP))
+    recovered = watched.between(BACK + 600, END)
+    assert max(decision.desired for decision in recovered) <= 1.5 * usual, "not three times, as 12 of 4"
 
 
 def test_clients_that_stop_what_they_have_read_enough_of_make_no_cascade():
