@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -38,30 +37,6 @@ def ensure_litellm(*, progress: Progress = silent) -> Path:
     """
     step = "Installing the LiteLLM proxy (600 MB)"
     return installed("litellm", _REQUIREMENTS, step=step, progress=progress) / "bin" / "litellm"
-
-
-class Published:
-    """A mounted ConfigMap's file. It is changed as the kubelet does it: at once, by a rename."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def write(self, body: object) -> None:
-        """Put a document there, or some other text."""
-        fresh = self.file.with_name(".fresh")
-        fresh.write_text(body if isinstance(body, str) else json.dumps(body))
-        fresh.rename(self.file)
-        self._settle()
-
-    def remove(self) -> None:
-        """Let there be none."""
-        self.file.unlink(missing_ok=True)
-        self._settle()
-
-    @staticmethod
-    def _settle() -> None:
-        # The hook looks five times a second.
-        time.sleep(0.25)
 
 
 class LiteLlm:

@@ -33,10 +33,15 @@ def document(world: World, name: str = "r1") -> dict[str, Any]:
     return found
 
 
+def is_told(world: World) -> bool:
+    """Whether anything is published in the namespace."""
+    labelled = ("-l", "longtail.dev/effort", "-o", "name")
+    return bool(world.cluster.kubectl("get", "configmaps", "-n", world.namespace, *labelled))
+
+
 def first_document(world: World) -> dict[str, Any]:
     """What a gateway reads first: a tick that is cut short may tell the resource sooner than the gateway."""
-    listed = ("get", "configmaps", "-n", world.namespace, "-l", "longtail.dev/effort", "-o", "name")
-    world.wait(lambda: bool(world.cluster.kubectl(*listed)), "the gateway to be told", seconds=40)
+    world.wait(lambda: is_told(world), "the gateway to be told", seconds=40)
     return document(world)
 
 
@@ -110,9 +115,7 @@ def test_a_shortage_asks_the_gateway_for_less_thinking_until_it_is_over(world: W
     world.operator.wait_for_ticks(5)
     assert world.condition("EffortReduced")["reason"] == "UsualEffort"
     assert level(world) == "high"
-    assert not world.cluster.kubectl(
-        "get", "configmaps", "-n", world.namespace, "-l", "longtail.dev/effort", "-o", "name"
-    )
+    assert not is_told(world)
 
     # More than two replicas can do at any level: far down, whatever the lengths.
     world.engines.rate(name, 120.0)
@@ -219,9 +222,7 @@ def test_a_level_that_is_recommended_is_shown_and_not_published(world: World) ->
     world.engines.rate(world.service(), 100.0)
     assert world.wait_for_condition("EffortReduced", "True")["reason"] == "LessThinkingRecommended"
     world.operator.wait_for_ticks(3)
-    assert not world.cluster.kubectl(
-        "get", "configmaps", "-n", world.namespace, "-l", "longtail.dev/effort", "-o", "name"
-    )
+    assert not is_told(world)
 
 
 def test_a_request_behind_litellm_thinks_less_until_what_a_dead_operator_published_runs_out(

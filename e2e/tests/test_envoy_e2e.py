@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,9 +28,11 @@ from longtail_e2e.envoy import (
     ensure_processor,
     processor,
 )
-from longtail_e2e.litellm import Published, thinking_engine
+from longtail_e2e.litellm import thinking_engine
 from longtail_e2e.pinned import startup_code
 from longtail_e2e.ports import LOOPBACK, PortReservation
+from longtail_e2e.published import WISHES, Published
+from longtail_e2e.published import document as published_document
 from longtail_e2e.recorder import Recorder
 
 THOUGHT, ANSWER = 4000, 300
@@ -38,24 +40,9 @@ LENGTHS = (f"--reasoning-tokens={THOUGHT}", f"--answer-tokens={ANSWER}")
 FAST, SLOW = "--speed=400", "--speed=10"
 """A thought of 1,024 tokens and its answer take 0.05 s, and 2 s."""
 JSON = {"Content-Type": "application/json"}
+document = partial(published_document, model="r1")
 
 pytestmark = pytest.mark.e2e
-
-
-def document(*, seconds: float = 600.0, **fields: object) -> dict[str, Any]:
-    """A shortage: everybody thinks 1,024 tokens, premium 2,048."""
-    until = datetime.now(UTC) + timedelta(seconds=seconds)
-    return {
-        "service": "inference/r1",
-        "model": "r1",
-        "level": "low",
-        "thinkingTokens": 1024,
-        "reasoningEffort": "low",
-        "validUntil": until.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "generation": 17,
-        "classes": {"premium": {"level": "medium", "thinkingTokens": 2048, "reasoningEffort": None}},
-        **fields,
-    }
 
 
 class Gateway:
@@ -153,11 +140,7 @@ def test_without_a_document_nothing_changes(gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     ("fields", "thought"),
     [
-        pytest.param({}, 1024, id="who-asks-for-nothing-gets-the-level"),
-        pytest.param({"thinking_token_budget": 512}, 512, id="who-asks-for-less-keeps-it"),
-        pytest.param({"thinking_token_budget": 3000}, 1024, id="who-asks-for-more-gets-the-level"),
-        pytest.param({"thinking_token_budget": -1}, 1024, id="no-limit-is-no-wish"),
-        pytest.param({"thinking_token_budget": 0}, 0, id="who-does-not-want-to-think-does-not"),
+        *(pytest.param(fields, thought, id=name) for name, (fields, thought) in WISHES.items()),
         pytest.param({"extra_body": {"thinking_token_budget": 100}}, 1024, id="extra-body-means-nothing-to-an-engine"),
         pytest.param({"thinking": {"budget_tokens": 700}}, 700, id="less-in-anthropics-words"),
         pytest.param({"headers": {"X-Class": "premium"}}, 2048, id="a-class-with-a-floor"),

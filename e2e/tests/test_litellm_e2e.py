@@ -9,7 +9,6 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,9 @@ from longtail.signals.observe import ServiceSignals
 from longtail.signals.reader import SignalReader
 from longtail.signals.sources import MetricsSource
 from longtail_e2e import Cluster, ProcessGroup, Target, wait_until
-from longtail_e2e.litellm import LiteLlm, Published, ensure_litellm, mounted_account, settings_for_keys, thinking_engine
+from longtail_e2e.litellm import LiteLlm, ensure_litellm, mounted_account, settings_for_keys, thinking_engine
 from longtail_e2e.ports import LOOPBACK, PortReservation
+from longtail_e2e.published import WISHES, Published, document
 
 THOUGHT, ANSWER = 4000, 300
 SERVICE = "inference/r1"
@@ -34,23 +34,6 @@ LENGTHS = (f"--speed={SPEED}", f"--reasoning-tokens={THOUGHT}", f"--answer-token
 KEYS: Mapping[str, Mapping[str, str]] = {"sk-plain": {}, "sk-premium": {"longtail_class": "premium"}}
 
 pytestmark = pytest.mark.e2e
-
-
-def document(*, seconds: float = 600.0, **fields: object) -> dict[str, Any]:
-    """A shortage: everybody thinks 1,024 tokens, premium 2,048."""
-    until = datetime.now(UTC) + timedelta(seconds=seconds)
-    premium = {"level": "medium", "thinkingTokens": 2048, "reasoningEffort": None}
-    return {
-        "service": SERVICE,
-        "model": None,
-        "level": "low",
-        "thinkingTokens": 1024,
-        "reasoningEffort": "low",
-        "validUntil": until.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "generation": 17,
-        "classes": {"premium": premium},
-        **fields,
-    }
 
 
 class Gateway:
@@ -170,11 +153,7 @@ def test_without_a_document_nothing_changes(gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     ("fields", "thought"),
     [
-        pytest.param({}, 1024, id="who-asks-for-nothing-gets-the-level"),
-        pytest.param({"thinking_token_budget": 512}, 512, id="who-asks-for-less-keeps-it"),
-        pytest.param({"thinking_token_budget": 3000}, 1024, id="who-asks-for-more-gets-the-level"),
-        pytest.param({"thinking_token_budget": -1}, 1024, id="no-limit-is-no-wish"),
-        pytest.param({"thinking_token_budget": 0}, 0, id="who-does-not-want-to-think-does-not"),
+        *(pytest.param(fields, thought, id=name) for name, (fields, thought) in WISHES.items()),
         pytest.param({"extra_body": {"thinking_token_budget": 3000}}, 1024, id="in-extra-body"),
         pytest.param({"extra_body": {"thinking_token_budget": 100}}, 100, id="less-in-extra-body"),
         pytest.param({"thinking": {"type": "enabled", "budget_tokens": 700}}, 700, id="less-in-anthropics-words"),

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from longtail_limits import Document, Level, Malformed, Target, choose, limited, mounted, targets
+from longtail_limits import Document, Level, Malformed, Refusals, Target, choose, limited, mounted, targets
 
 log = logging.getLogger("longtail_ext_proc")
 
 _FILES_SECONDS = 0.2
-_REFUSED_SECONDS = 300.0
 _LOG_SECONDS = 60.0
 _MOST_BYTES = 4_000_000
 """gRPC's own limit of a message is 4 MiB."""
@@ -74,8 +73,7 @@ class Limiter:
         self._settings, self._counted, self._clock = settings, count, clock
         self._documents: dict[str, Document] = {}
         self._looked = float("-inf")
-        self._refused: dict[str, float] = {}
-        self._accepted: dict[str, float] = {}
+        self._refusals = Refusals()
         self._logged: dict[tuple[str, str], float] = {}
 
     def wants(self, headers: Mapping[str, str]) -> bool:
@@ -119,26 +117,23 @@ class Limiter:
             return None
         if choice.level is None:
             self._count(model, choice.outcome, choice.message)
-        elif now < self._refused.get(model, now):
+        elif self._refusals.last(model, now):
             self._count(model, "refused", "its engine refused such a field")
         else:
             return self._apply(data, choice.level, target or Target(None, self._settings.engine), model)
         return None
 
     def suspect(self, change: Change, status: str) -> bool:
-        """Whether an answer may be an engine's that takes no budgets, so that its text has to be seen.
-
-        Not where it took one a moment ago: then an error is about what the client wrote.
-        """
+        """Whether an answer may be an engine's that takes no budgets, so that its text has to be seen."""
         now = self._clock()
         if status.startswith("2"):
-            self._accepted[change.model] = now
-        return status in ("400", "422") and now - self._accepted.get(change.model, float("-inf")) >= _REFUSED_SECONDS
+            self._refusals.accepted(change.model, now)
+        return status in ("400", "422") and self._refusals.believes(change.model, now)
 
     def refused(self, change: Change, text: bytes) -> None:
         """An error that names our field (vLLM without a reasoning parser): leave the model in peace for a while."""
         if change.field.encode() in text:
-            self._refused[change.model] = self._clock() + _REFUSED_SECONDS
+            self._refusals.refused(change.model, self._clock())
             self._count(change.model, "refused", f"the engine takes no {change.field}: {text!r:.300}")
 
     def failed(self, error: Exception) -> None:
@@ -157,8 +152,7 @@ class Limiter:
             self._count(model, "own")
             return None
         self._count(model, "applied", f"level {level.name}: {level.thinking_tokens or level.reasoning_effort}")
-        name = {"vllm": "thinking_token_budget", "sglang": "thinking_budget"}.get(target.engine, target.engine)
-        return Change(body, model, level.name, name)
+        return Change(body, model, level.name, target.field)
 
     def _in_force(self) -> bool:
         """Whether anything is limited now; mounted files are looked at 5 times a second."""

@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 from litellm.integrations.custom_logger import CustomLogger
 
-from longtail_limits import FILE, Document, Level, Malformed, Target, choose, limited, mounted, targets
+from longtail_limits import FILE, Document, Level, Malformed, Refusals, Target, choose, limited, mounted, targets
 
 try:  # LiteLLM's images have it: then /metrics of the proxy has the counter.
     from prometheus_client import Counter
@@ -44,7 +44,6 @@ ROUTES = ("acompletion", "completion", "anthropic_messages")
 
 _FILES_SECONDS = 0.2
 _TIMEOUT_SECONDS = 5.0
-_REFUSED_SECONDS = 300.0
 _LOG_SECONDS = 60.0
 _ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -109,8 +108,7 @@ class EffortHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not where th
         self._read: dict[str, Document | None] = {}
         self._looked = float("-inf")
         self._follower: asyncio.Task[None] | None = None
-        self._refused: dict[str, float] = {}
-        self._accepted: dict[str, float] = {}
+        self._refusals = Refusals()
         self._logged: dict[tuple[str, str], tuple[float, int]] = {}
         self._counter = _counter()
 
@@ -135,18 +133,15 @@ class EffortHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not where th
         if not isinstance(mark, _Mark):
             return None
         if response is not None:
-            self._accepted[str(data.get("model"))] = self._clock()
+            self._refusals.accepted(str(data.get("model")), self._clock())
         return {"x-longtail-effort": mark["level"]}
 
     async def async_post_call_failure_hook(self, request_data: Body, original_exception: Exception, **_: Any) -> None:
-        """An engine that takes no budgets (vLLM without a reasoning parser) answers 400: leave it in peace for a while.
-
-        Unless it took one a moment ago: then the field's name is in the error because a client put it there.
-        """
+        """An engine that takes no budgets answers 400, with the name of the field."""
         mark, model, now = _metadata(request_data).get("longtail_effort"), str(request_data.get("model")), self._clock()
-        accepted = now - self._accepted.get(model, float("-inf")) < _REFUSED_SECONDS
-        if isinstance(mark, _Mark) and mark["field"] in str(original_exception) and not accepted:
-            self._refused[model] = now + _REFUSED_SECONDS
+        believed = self._refusals.believes(model, now)
+        if isinstance(mark, _Mark) and mark["field"] in str(original_exception) and believed:
+            self._refusals.refused(model, now)
             self._count(model, "refused", f"the engine takes no {mark['field']}: {original_exception}", logging.ERROR)
 
     def _limited(self, key: Any, data: Body, call_type: str) -> Body:
@@ -164,7 +159,7 @@ class EffortHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not where th
         if choice.level is None:
             severity = logging.INFO if choice.outcome == "missing" else logging.WARNING
             self._count(model, choice.outcome, choice.message, severity)
-        elif now < self._refused.get(model, now):
+        elif self._refusals.last(model, now):
             self._count(model, "refused", "its engine refused such a field", logging.ERROR)
         else:
             return self._apply(data, choice.level, target or Target(None, self._settings.engine), model)
@@ -179,8 +174,7 @@ class EffortHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not where th
         if changed is None:
             self._count(model, "own")
             return data
-        name = {"vllm": "thinking_token_budget", "sglang": "thinking_budget"}.get(target.engine, target.engine)
-        _metadata(changed)["longtail_effort"] = _Mark(level=level.name, field=name)
+        _metadata(changed)["longtail_effort"] = _Mark(level=level.name, field=target.field)
         self._count(
             model, "applied", f"level {level.name}: {level.thinking_tokens or level.reasoning_effort}", logging.INFO
         )

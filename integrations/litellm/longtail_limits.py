@@ -106,6 +106,40 @@ class Target:
             raise ValueError(f"LONGTAIL_EFFORT_MODELS: {name}: engine max_tokens needs answer_tokens of at least 1")
         return target
 
+    @property
+    def field(self) -> str:
+        """Name of the engine's field, as an error of the engine has it."""
+        return {"vllm": "thinking_token_budget", "sglang": "thinking_budget"}.get(self.engine, self.engine)
+
+
+class Refusals:
+    """Models whose engine refused our field (vLLM without a reasoning parser): they are left in peace for a while.
+
+    Not where an engine took one a moment ago: then an error is about what the client wrote. Times in Unix seconds.
+    """
+
+    SECONDS = 300.0
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+        self._accepted: dict[str, float] = {}
+
+    def accepted(self, model: str, now: float) -> None:
+        """The engine took a request with the field."""
+        self._accepted[model] = now
+
+    def believes(self, model: str, now: float) -> bool:
+        """Whether an error may be a refusal."""
+        return now - self._accepted.get(model, float("-inf")) >= self.SECONDS
+
+    def refused(self, model: str, now: float) -> None:
+        """It was one."""
+        self._until[model] = now + self.SECONDS
+
+    def last(self, model: str, now: float) -> bool:
+        """Whether the model is left in peace."""
+        return now < self._until.get(model, now)
+
 
 def targets(env: Mapping[str, str]) -> tuple[str, dict[str, Target]]:
     """What the environment variables say of models: the engine of those without one, and those that are named.

@@ -25,6 +25,8 @@ UPPER: Array = np.append(EDGES[1:], np.inf)
 WIDTHS: Array = UPPER - EDGES
 EDGES_32: Array32 = EDGES.astype(np.float32)
 UPPER_32: Array32 = UPPER.astype(np.float32)
+DUST = 1e-9
+"""Fewer requests, tokens or seconds than this are none, and no divisor."""
 _INNER_32 = EDGES_32[1:]
 
 
@@ -41,6 +43,11 @@ def clip(values: Floats, low: Floats | float, high: Floats | float) -> Floats:
     """`np.clip` without its four layers of Python, which cost a small fleet more than the numbers."""
     result: Floats = np.minimum(np.maximum(values, low), high)
     return result
+
+
+def dusted(values: Array) -> Array:
+    """What has become too small to matter is 0: no denormals."""
+    return np.where(np.abs(values) < DUST, 0.0, values)
 
 
 def increments(sums: Array) -> Array:

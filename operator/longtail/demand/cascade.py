@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longtail.demand.buckets import Array, Mask
+from longtail.demand.buckets import DUST, Array, Mask, dusted
 from longtail.demand.estimate import Cascade
 
 MEMORY_SECONDS = 60.0
@@ -44,7 +44,6 @@ LEAST_REQUESTS = 5.0
 """That were given up within the memory: a pool of two requests has no cascades."""
 LONGEST_SECONDS = 3600.0
 """Nobody is believed to wait longer."""
-_DUST = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,24 +151,24 @@ def follow(
     learned = covered & known
     kept = float(np.exp(-min(elapsed_seconds / MEMORY_SECONDS, 60.0)))
     lost, done, came = (
-        np.where(learned, _dusted(total * kept + more), total)
+        np.where(learned, dusted(total * kept + more), total)
         for total, more in ((state.aborted, given_up), (state.finished, ends.finished), (state.arrived, arrived))
     )
     seconds = np.where(learned, state.seconds * kept + elapsed_seconds, state.seconds)
-    share, per_second = _share(lost, done), done / np.maximum(seconds, _DUST)
+    share, per_second = _share(lost, done), done / np.maximum(seconds, DUST)
     fading = float(np.exp(-min(elapsed_seconds / USUAL_SECONDS, 60.0)))
-    peak = np.where(learned, _dusted(np.maximum(state.peak * fading, per_second)), state.peak)
+    peak = np.where(learned, dusted(np.maximum(state.peak * fading, per_second)), state.peak)
     began = learned & ~state.on & waits & (share >= state.usual + RISE) & (came > done)
     began &= ((per_second <= FEWER * peak) | (share >= HARDLY)) & (lost >= LEAST_REQUESTS)
     calm = state.on & ((share < state.usual + FALL) | ~waits)
     calm_seconds = np.where(calm, state.calm_seconds + elapsed_seconds, 0.0)
     since = np.where(began, now, np.where(calm_seconds >= CALM_SECONDS, 0.0, state.since))
-    rate = arrived / max(elapsed_seconds, _DUST)
-    before = np.where(began, np.maximum(came - lost, 0.0) / np.maximum(seconds, _DUST), state.before)
-    before = np.where(learned & (since > 0), np.minimum(before, came / np.maximum(seconds, _DUST)), before)
+    rate = arrived / max(elapsed_seconds, DUST)
+    before = np.where(began, np.maximum(came - lost, 0.0) / np.maximum(seconds, DUST), state.before)
+    before = np.where(learned & (since > 0), np.minimum(before, came / np.maximum(seconds, DUST)), before)
     floor = np.minimum(before, rate) * elapsed_seconds
     on = since > 0
-    leaving = np.maximum(lost + done, _DUST) / np.maximum(seconds, _DUST)
+    leaving = np.maximum(lost + done, DUST) / np.maximum(seconds, DUST)
     settled = on & learned & (now - since >= 2 * MEMORY_SECONDS)  # while ever more leave, their mean is behind
     wait = np.where(settled, np.minimum(waiting / leaving, LONGEST_SECONDS), 0.0)
     distinct = np.where(on & learned, np.maximum(arrived - np.maximum(given_up, 0.0), floor), arrived)
@@ -178,7 +177,7 @@ def follow(
         finished=done,
         arrived=came,
         seconds=seconds,
-        usual=np.where(learned & ~on, _dusted(share + (state.usual - share) * fading), state.usual),
+        usual=np.where(learned & ~on, dusted(share + (state.usual - share) * fading), state.usual),
         peak=peak,
         since=since,
         calm_seconds=np.where(on, calm_seconds, 0.0),
@@ -217,11 +216,6 @@ def cascades(
     }
 
 
-def _dusted(values: Array) -> Array:
-    """What has become too small to matter is 0: no denormals."""
-    return np.where(np.abs(values) < _DUST, 0.0, values)
-
-
 def _share(lost: Array, done: Array) -> Array:
     ended = np.maximum(lost, 0.0) + done
-    return np.divide(np.maximum(lost, 0.0), ended, out=np.zeros_like(ended), where=ended > _DUST)
+    return np.divide(np.maximum(lost, 0.0), ended, out=np.zeros_like(ended), where=ended > DUST)

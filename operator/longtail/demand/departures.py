@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from longtail.demand.buckets import BUCKETS, EDGES, UPPER, Array, Array32, Index, Mask
+from longtail.demand.buckets import BUCKETS, DUST, EDGES, UPPER, Array, Array32, Index, Mask, dusted
 from longtail.demand.inflight import FEW, InFlight
 
 MEMORY_SECONDS = 3600.0
@@ -33,7 +33,6 @@ LONGEST = 0.99
 """Quantile of the answers that finish which is the longest of them."""
 COARSE = 0.5
 """Part of a mean answer that is written in a tick, from which on nobody can tell how old requests are."""
-_DUST = 1e-9
 _HIGH: Array = np.append(UPPER[1:-1], 2 * EDGES[-1])
 _LOG_WIDTH: Array = np.log(_HIGH / EDGES[1:])
 MEAN_TOKENS: Array = np.append(0.5, (_HIGH - EDGES[1:]) / _LOG_WIDTH)
@@ -123,7 +122,7 @@ def learn(
     """The state after a tick; where tokens and requests of it are not both ``known`` it stays as it is."""
     kept = float(np.exp(-min(elapsed_seconds / MEMORY_SECONDS, 60.0)))
     requests, tokens, done = (
-        np.where(known, _dusted(total * kept + more), total)
+        np.where(known, dusted(total * kept + more), total)
         for total, more in ((state.requests, balance), (state.tokens, lost_tokens), (state.finished, finished))
     )
     return replace(state, requests=requests, tokens=tokens, finished=done)
@@ -137,16 +136,16 @@ def _lean(state: DepartureState, *, rows: Index, ended: Array, tokens: Array) ->
     """
     finished, lost = state.finished[rows], np.maximum(state.requests[rows], 0.0)
     counted = ended.sum(axis=1)
-    mean, square = (ended @ values / np.maximum(counted, _DUST) for values in (MEAN_TOKENS, MEAN_SQUARE))
-    age = np.maximum(state.tokens[rows], 0.0) / np.maximum(lost, _DUST)
+    mean, square = (ended @ values / np.maximum(counted, DUST) for values in (MEAN_TOKENS, MEAN_SQUARE))
+    age = np.maximum(state.tokens[rows], 0.0) / np.maximum(lost, DUST)
     written = finished * mean + lost * age
-    usual = (finished * square + 2 * lost * age**2) / np.maximum(2 * written, _DUST)
+    usual = (finished * square + 2 * lost * age**2) / np.maximum(2 * written, DUST)
     within = (ended.cumsum(axis=1) <= (LONGEST * counted)[:, None]).sum(axis=1)
     longest = EDGES[np.minimum(within, BUCKETS - 1)]  # the lower edge of its bucket
     older, younger = (age - usual) / np.maximum(longest - usual, 1.0), (age - usual) / np.maximum(usual, 1.0)
     lean = np.where(age > usual, np.minimum(older, 1.0), np.maximum(younger, -1.0))
     fine = tokens * (finished + lost) <= COARSE * written
-    return np.where(fine & (counted > 0), _dusted(lean * lost / (lost + PRIOR_REQUESTS)), 0.0)
+    return np.where(fine & (counted > 0), dusted(lean * lost / (lost + PRIOR_REQUESTS)), 0.0)
 
 
 def _first(there: Array, number: Array) -> Array:
@@ -154,7 +153,3 @@ def _first(there: Array, number: Array) -> Array:
     before = np.cumsum(there, axis=1) - there
     result: Array = np.minimum(np.maximum(number[:, None] - before, 0.0), there)
     return result
-
-
-def _dusted(values: Array) -> Array:
-    return np.where(np.abs(values) < _DUST, 0.0, values)

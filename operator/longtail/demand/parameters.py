@@ -40,6 +40,11 @@ class Thinking:
     stretches: Mapping[str, float] = field(default_factory=dict)
     """Usual mean length of each class of requests over the common one, > 0; empty where they are not told apart."""
 
+    @property
+    def reduced(self) -> bool:
+        """Requests are limited to less than the usual thinking now."""
+        return self.in_force and self.level > 0
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceParameters:

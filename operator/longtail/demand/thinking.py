@@ -87,7 +87,7 @@ def reduced(thinking: Sequence[tuple[int, Thinking]], services: int) -> Mask:
     [False, False, True]
     """
     result: Mask = np.zeros(services, dtype=bool)
-    result[[row for row, each in thinking if each.in_force and each.level > 0]] = True
+    result[[row for row, each in thinking if each.reduced]] = True
     return result
 
 
@@ -101,5 +101,4 @@ def answer_tokens(state: ThinkingState, *, thinking: Sequence[Thinking], rows: I
 
 def _limit(thinking: Thinking, answer_tokens: float) -> float:
     """Longest answer in tokens that a reduced level allows, a budget being a limit of the reasoning only; else inf."""
-    reduced = thinking.in_force and thinking.level > 0
-    return thinking.budgets_tokens[thinking.level] + answer_tokens if reduced else np.inf
+    return thinking.budgets_tokens[thinking.level] + answer_tokens if thinking.reduced else np.inf
